@@ -1,0 +1,70 @@
+"""Every exception of the package.
+
+    ComposefsError
+    ├── UsageError            an argument that no repository or image could satisfy
+    ├── FormatError           input that breaks its format, at an offset
+    ├── IntegrityError        a digest or size that is not the promised one
+    ├── NotFoundError         a name that leads nowhere
+    ├── RepositoryError       a repository that cannot be used as asked
+    └── CancelledError        work given up because other work failed
+
+The system's own failures stay `OSError`, with the path.  All of these unpickle, since they cross process borders.
+"""
+
+
+class ComposefsError(Exception):
+    """Base of all errors that this package raises by itself."""
+
+
+class UsageError(ComposefsError):
+    """An argument that makes no sense, whatever the repository: *what*."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class FormatError(ComposefsError):
+    """Input breaks its format: *what* at byte *offset* of *source*, in the entry named *entry* if there is one."""
+
+    def __init__(self, source: str, offset: int, what: str, entry: str | None = None) -> None:
+        super().__init__(source, offset, what, entry)  # all of them: unpickling calls FormatError(*args)
+        self.source, self.offset, self.what, self.entry = source, offset, what, entry
+
+    def __str__(self) -> str:
+        entry = f", entry {self.entry}" if self.entry is not None else ""
+        return f"{self.source}{entry}, offset {self.offset}: {self.what}"
+
+
+class IntegrityError(ComposefsError):
+    """*subject* is not what it was promised to be: *wanted* against *got*, both readable text."""
+
+    def __init__(self, subject: str, wanted: str, got: str) -> None:
+        super().__init__(subject, wanted, got)
+        self.subject, self.wanted, self.got = subject, wanted, got
+
+    def __str__(self) -> str:
+        return f"{self.subject}: wanted {self.wanted}, got {self.got}"
+
+
+class NotFoundError(ComposefsError):
+    """*what* does not exist."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class RepositoryError(ComposefsError):
+    """The repository at *path* cannot be used as asked: *what*."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class CancelledError(ComposefsError):
+    """Work was given up because other work of the same import failed or was interrupted."""
