@@ -1,0 +1,359 @@
+"""Splitstreams: a byte string as inline data and references to objects, and named references to other objects.
+
+A file is a header, an info block, two tables of digests, and two zstd sections: the named references and the chunks.
+The merged content is the chunks joined, each being inline bytes or the whole of an object.
+
+Source: composefs-rs, doc/splitstream.md; read by every composefs tool, written here bit for bit as by composefs-rs
+0.9.4 if libzstd is 1.5.7.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from struct import Struct
+from typing import BinaryIO, NamedTuple
+
+from composefs import zstd
+from composefs.digest import LG_BLOCK_SIZE, Algorithm, Digest
+from composefs.errors import FormatError
+
+MAGIC = b"SplitStream"
+VERSION = 0
+
+# struct Header: magic, version, flags, algorithm, lg_blocksize, info start, info end
+_HEADER = Struct("<11sBHBBQQ")
+assert _HEADER.size == 32
+# As bootc 1.15 and older wrote it: info start, end, flags, magic, version, algorithm, lg_blocksize
+_OLD_HEADER = Struct("<QQH11sBBB")
+assert _OLD_HEADER.size == _HEADER.size
+# struct Info: start and end of stream refs, object refs, stream, named refs; content type; stream size
+_INFO = Struct("<8Q8sQ")
+assert _INFO.size == 80
+_CHUNK = Struct("<q")  # negative: minus the number of inline bytes that follow; else an index into the object refs
+
+_RUN_MAX = 1 << 22  # bytes of one inline run kept in memory; a guess, real ones have some kilobytes
+_SECTION_MAX = 1 << 24  # bytes of compressed chunks kept in memory; a guess, real layers have a few megabytes
+_PIECE = 1 << 20  # bytes copied at a time
+_NAMED_REFS_MAX = 1 << 26  # bytes of named references, uncompressed; an image has one for each layer
+
+Spill = Callable[[], BinaryIO]
+
+
+class ContentType:
+    """The eight characters that say what a splitstream holds."""
+
+    LAYER = b"ocilayer"
+    CONFIG = b"ociconfg"
+    MANIFEST = b"ocimanif"
+    BLOB = b"oci_blob"
+
+
+class SplitstreamWriter:
+    """Write one splitstream: chunks in order, named references at any time, then `finish`.
+
+    Args:
+        algorithm: whose digests the references are.
+        content_type: eight bytes, see `ContentType`.
+        spill: makes an empty file, opened to read and write, for what does not fit memory.
+    """
+
+    def __init__(self, algorithm: Algorithm, content_type: bytes, spill: Spill) -> None:
+        self._algorithm, self._content_type, self._spill = algorithm, content_type, spill
+        self.inline_size = 0  # bytes of inline data so far
+        self._size = 0  # bytes of merged content
+        self._run = bytearray()  # inline data since the last reference ...
+        self._run_file: BinaryIO | None = None  # ... and what came before it, if it got too long
+        self._run_file_size = 0
+        self._object_refs: dict[bytes, int] = {}
+        self._stream_refs: dict[bytes, int] = {}
+        self._names: dict[str, int] = {}
+        self._compressor = zstd.compressor()
+        self._section = _Section(spill)
+
+    def inline(self, data: bytes | bytearray | memoryview) -> None:
+        """Append inline bytes."""
+        self._run += data
+        if len(self._run) > _RUN_MAX:
+            self._run_file = self._run_file or self._spill()
+            self._run_file.write(self._run)
+            self._run_file_size += len(self._run)
+            self._run.clear()
+
+    def external(self, digest: bytes, size: int) -> None:
+        """Append the whole of the object named *digest*, which has *size* bytes."""
+        self._flush()
+        index = self._object_refs.setdefault(digest, len(self._object_refs))
+        self._compress(_CHUNK.pack(index))
+        self._size += size
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Tell whether a chunk refers to the object named *digest*."""
+        return digest in self._object_refs
+
+    def name(self, name: str, digest: bytes) -> None:
+        """Add a reference to the object *digest* under *name*; the last one of a name counts."""
+        self._names[name] = self._stream_refs.setdefault(digest, len(self._stream_refs))
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield the bytes of the file, in order."""
+        self._flush()
+        self._section.write(self._compressor.flush())
+        compressor = zstd.compressor()
+        records = [b"%d:%s\0" % (self._names[name], name.encode()) for name in sorted(self._names, key=str.encode)]
+        named_refs = b"".join(map(compressor.compress, records)) + compressor.flush()
+
+        stream_refs, object_refs = b"".join(self._stream_refs), b"".join(self._object_refs)
+        ends, offset = [], _HEADER.size + _INFO.size
+        for size in (len(stream_refs), len(object_refs), len(named_refs), self._section.size):
+            ends.append((offset, offset + size))
+            offset += size
+        stream_range, object_range, names_range, section_range = ends
+        info = (*stream_range, *object_range, *section_range, *names_range, self._content_type, self._size)
+        header = (MAGIC, VERSION, 0, self._algorithm.kernel_id, LG_BLOCK_SIZE, _HEADER.size, _HEADER.size + _INFO.size)
+        yield _HEADER.pack(*header) + _INFO.pack(*info)
+        yield stream_refs
+        yield object_refs
+        yield named_refs
+        yield from self._section.pieces()
+
+    def _flush(self) -> None:
+        """Emit the inline run as one chunk, as readers of layers want it."""
+        size = self._run_file_size + len(self._run)
+        if not size:
+            return
+        self.inline_size += size
+        self._size += size
+        self._compress(_CHUNK.pack(-size))
+        if self._run_file is not None:
+            self._run_file.seek(0)
+            while piece := self._run_file.read(_PIECE):
+                self._compress(piece)
+            self._run_file.close()
+            self._run_file, self._run_file_size = None, 0
+        self._compress(self._run)
+        self._run.clear()
+
+    def _compress(self, data: bytes | bytearray) -> None:
+        if compressed := self._compressor.compress(data):
+            self._section.write(compressed)
+
+
+class _Section:
+    """Bytes collected in memory, or in a file once there are many."""
+
+    def __init__(self, spill: Spill) -> None:
+        self._spill = spill
+        self._file: BinaryIO = io.BytesIO()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        if self.size <= _SECTION_MAX < self.size + len(data):
+            memory, self._file = self._file, self._spill()
+            memory.seek(0)
+            self._file.write(memory.read())
+        self._file.write(data)
+        self.size += len(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            yield piece
+        self._file.close()
+
+
+class Inline(NamedTuple):
+    """A piece of an inline chunk; the next piece overwrites it."""
+
+    data: memoryview
+
+
+class External(NamedTuple):
+    """A chunk that is the whole of an object."""
+
+    digest: Digest
+
+
+class SplitstreamReader:
+    """Read the splitstream in *file*, which messages call *source*.
+
+    Args:
+        file: seekable; stays the caller's to close.
+        algorithm: that of the repository.
+        content_type: the one that is wanted, if one is.
+
+    Raises:
+        FormatError: *file* is no splitstream, or one of another algorithm or content type.
+    """
+
+    def __init__(self, file: BinaryIO, algorithm: Algorithm, source: str, content_type: bytes | None = None) -> None:
+        self._file, self._algorithm, self._source = file, algorithm, source
+        self._file_size = file.seek(0, os.SEEK_END)
+        info_start, info_end = self._header()
+        if info_end - info_start < _INFO.size:
+            raise FormatError(source, 0, f"info block of {info_end - info_start} bytes, less than {_INFO.size}")
+        info = _INFO.unpack_from(self._range(info_start, info_end, "info block"))
+        self.content_type: bytes = info[8]
+        self.size: int = info[9]  # bytes of merged content, as the writer says
+        if content_type is not None and self.content_type != content_type:
+            what = f"content type {self.content_type!r}, wanted {content_type!r}"
+            raise FormatError(source, info_start + 64, what)
+        self.stream_refs = self._digests(info[0], info[1], "stream references")
+        self.object_refs = self._digests(info[2], info[3], "object references")
+        self._section = self._check_range(info[4], info[5], "stream")
+        self.named_refs = self._named_refs(info[6], info[7])
+
+    def chunks(self) -> Iterator[Inline | External]:
+        """Yield the merged content in order.
+
+        Raises:
+            FormatError: the chunks are cut, or refer to nothing.
+        """
+        source = _Decompressed(_FileRange(self._file, *self._section), f"{self._source}, chunks")
+        while head := source.read(_CHUNK.size):
+            if len(head) < _CHUNK.size:
+                raise FormatError(self._source, source.offset, "chunks end inside a chunk header")
+            (number,) = _CHUNK.unpack(head)
+            if number >= len(self.object_refs):
+                what = f"chunk refers to object {number} of {len(self.object_refs)}"
+                raise FormatError(self._source, source.offset, what)
+            if number >= 0:
+                yield External(self.object_refs[number])
+                continue
+            for piece in source.pieces(-number):
+                yield Inline(piece)
+
+    def merged(self, open_object: Callable[[Digest], BinaryIO]) -> Iterator[bytes | memoryview]:
+        """Yield the merged content in pieces; *open_object* opens the objects it refers to."""
+        for chunk in self.chunks():
+            if isinstance(chunk, Inline):
+                yield chunk.data
+                continue
+            with open_object(chunk.digest) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+
+    def _header(self) -> tuple[int, int]:
+        """Return the range of the info block."""
+        data = self._range(0, min(_HEADER.size, self._file_size), "header")
+        if len(data) < _HEADER.size:
+            raise FormatError(self._source, 0, f"file of {len(data)} bytes is no splitstream")
+        magic, version, _, algorithm, lg_block_size, start, end = _HEADER.unpack(data)
+        if magic != MAGIC:
+            start, end, _, magic, version, algorithm, lg_block_size = _OLD_HEADER.unpack(data)
+        if magic != MAGIC:
+            raise FormatError(self._source, 0, "not a splitstream")
+        for what, got, wanted in (
+            ("version", version, VERSION),
+            ("algorithm", algorithm, self._algorithm.kernel_id),
+            ("log2 of the block size", lg_block_size, LG_BLOCK_SIZE),
+        ):
+            if got != wanted:
+                raise FormatError(self._source, 0, f"{what} {got}, wanted {wanted}")
+        return start, end
+
+    def _check_range(self, start: int, end: int, what: str) -> tuple[int, int]:
+        if not start <= end <= self._file_size:
+            raise FormatError(self._source, start, f"{what} at {start} to {end} of {self._file_size} bytes")
+        return start, end
+
+    def _range(self, start: int, end: int, what: str) -> bytes:
+        self._check_range(start, end, what)
+        self._file.seek(start)
+        data = self._file.read(end - start)
+        if len(data) != end - start:
+            raise FormatError(self._source, start, f"{what} is cut to {len(data)} of {end - start} bytes")
+        return data
+
+    def _digests(self, start: int, end: int, what: str) -> DigestTable:
+        data = self._range(start, end, what)
+        if len(data) % self._algorithm.digest_size:
+            raise FormatError(self._source, start, f"{what} of {len(data)} bytes are no whole digests")
+        return DigestTable(self._algorithm, data)
+
+    def _named_refs(self, start: int, end: int) -> dict[str, Digest]:
+        where = f"{self._source}, named references"
+        source = _FileRange(self._file, *self._check_range(start, end, "named references"))
+        data = bytearray()
+        for slot in zstd.decompress(source, where):
+            data += slot
+            if len(data) > _NAMED_REFS_MAX:
+                raise FormatError(where, 0, f"more than {_NAMED_REFS_MAX} bytes")
+        *records, rest = bytes(data).split(b"\0")
+        if rest:
+            raise FormatError(where, len(data) - len(rest), "bytes behind the last record")
+        found = {}
+        for record in records:
+            index, colon, name = record.partition(b":")
+            digits = index.removeprefix(b"+")
+            if not colon or not digits.isdigit() or len(digits) > 20 or int(digits) >= len(self.stream_refs):
+                raise FormatError(where, 0, f"record {record!r} refers to none of {len(self.stream_refs)} digests")
+            try:
+                found[name.decode()] = self.stream_refs[int(digits)]
+            except UnicodeDecodeError:
+                raise FormatError(where, 0, f"name {name!r} is not UTF-8") from None
+        return found
+
+
+class DigestTable(Sequence[Digest]):
+    """Digests back to back, as a sequence."""
+
+    def __init__(self, algorithm: Algorithm, data: bytes) -> None:
+        self._algorithm = algorithm
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data) // self._algorithm.digest_size
+
+    def __getitem__(self, index: int) -> Digest:  # type: ignore[override]  # nobody needs slices
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        size = self._algorithm.digest_size
+        return Digest(self._algorithm, self.data[index * size : (index + 1) * size])
+
+
+class _FileRange:
+    """The bytes *start* to *end* of a file, read in order; others may move its position meanwhile."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._position, self._end = file, start, end
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._position)
+        data = self._file.read(min(size, self._end - self._position))
+        self._position += len(data)
+        return data
+
+
+class _Decompressed:
+    """The contents of a zstd section, by number of bytes."""
+
+    def __init__(self, file: zstd.Readable, source: str) -> None:
+        self._slots = zstd.decompress(file, source)
+        self._source = source
+        self._slot = memoryview(b"")
+        self.offset = 0  # of the next byte
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield exactly *size* bytes."""
+        while size:
+            piece = self._take(size)
+            if not piece:
+                raise FormatError(self._source, self.offset, f"{size} bytes of inline data are missing")
+            size -= len(piece)
+            yield piece
+
+    def read(self, size: int) -> bytes:
+        """Return *size* bytes, or what there is before the end."""
+        data = bytes(self._take(size))
+        while len(data) < size and (piece := self._take(size - len(data))):
+            data += piece
+        return data
+
+    def _take(self, size: int) -> memoryview:
+        if not self._slot:
+            self._slot = next(self._slots, memoryview(b""))
+        piece, self._slot = self._slot[:size], self._slot[size:]
+        self.offset += len(piece)
+        return piece

@@ -1,0 +1,74 @@
+"""The tar splitter takes and refuses what composefs-rs takes and refuses, and loses nothing."""
+
+import io
+
+import pytest
+
+from composefs.digest import Algorithm, Digest
+from composefs.errors import FormatError
+from composefs.splitstream import ContentType, SplitstreamReader
+from composefs.tar import Content, Inline, TarSplitter
+from tests.golden import vectors
+
+PLAIN = [case for case in vectors.expected("refused") if "import_layer" in case]
+
+
+def split(data: bytes) -> bytes:
+    splitter = TarSplitter("layer")
+    joined = b"".join(bytes(event.data) for event in splitter.feed(data))
+    splitter.close()
+    return joined
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case["case"])
+def test_refused(case):
+    """An archive that `cfsctl oci import-layer` refuses is refused, with offset; one that it takes is taken whole."""
+    data = vectors.read(vectors.ROOT / "refused" / case["layers"][-1]["file"])
+    if case["import_layer"]["status"] == 0:
+        assert split(data) == data
+        return
+    with pytest.raises(FormatError) as caught:
+        split(data)
+    assert 0 <= caught.value.offset <= len(data)
+    assert str(caught.value).startswith("layer")
+
+
+@pytest.mark.parametrize("name", vectors.image_names())
+def test_events_join_to_the_archive(name):
+    """Every byte comes out once, in order, and only regular files above 64 bytes become contents."""
+    for data in vectors.layer_archives(name):
+        assert split(data) == data
+        for event in TarSplitter("layer").feed(data):
+            if isinstance(event, Content):
+                assert event.entry.kind in (b"0", b"\0", b"7")
+                assert event.entry.size > 64
+            else:
+                assert isinstance(event, Inline)
+
+
+@pytest.mark.parametrize("name", vectors.image_names())
+def test_splitstream_gives_the_archive_back(name):
+    """A layer that composefs-rs wrote is read back bit for bit."""
+    vector = vectors.expected(f"images/{name}")
+    for hash_name, algorithm in (("sha256", Algorithm.SHA256), ("sha512", Algorithm.SHA512)):
+        for data, recorded in zip(vectors.layer_archives(name), vector[hash_name]["layers"], strict=True):
+            if "file" not in recorded:
+                continue
+            file = io.BytesIO(vectors.read(vectors.ROOT / "images" / name / recorded["file"]))
+            reader = SplitstreamReader(file, algorithm, "stream", ContentType.LAYER)
+            contents = {}
+            for event in TarSplitter("layer").feed(data):
+                if isinstance(event, Content):
+                    contents[verity_of(event.data, algorithm)] = bytes(event.data)
+
+            merged = b"".join(map(bytes, reader.merged(lambda digest: io.BytesIO(contents[digest]))))
+
+            assert merged == data
+            assert reader.size == len(data) == recorded["json"]["size"]
+            assert len(reader.object_refs) == recorded["json"]["splitstream"]["externalObjects"]
+
+
+def verity_of(data: memoryview, algorithm: Algorithm) -> Digest:
+    from composefs import verity
+
+    return verity.compute_digest(data, algorithm)
