@@ -1,0 +1,173 @@
+"""A composefs repository: objects named by their fs-verity digests, streams, and references to them.
+
+    meta.json          what it is (meta.py)
+    objects/xx/rest    every file once (objects.py)
+    streams/           layers, configs, manifests (streams.py); refs/ below it holds what is wanted (refs.py)
+
+One repository serves this package and composefs-rs alike, at the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from typing import Self
+
+from composefs import _native
+from composefs.digest import Algorithm
+from composefs.errors import NotFoundError, RepositoryError
+from composefs.repository import create, meta
+from composefs.repository.meta import Meta
+from composefs.repository.objects import ObjectStore
+from composefs.repository.streams import StreamStore
+
+__all__ = ["SYSTEM_PATH", "Repository", "user_path"]
+
+SYSTEM_PATH = "/sysroot/composefs"  # where bootc hosts have theirs
+
+_log = logging.getLogger(__name__)
+
+
+def user_path(home: str) -> str:
+    """Return the default repository of the user whose home directory is *home*."""
+    return os.path.join(home, ".var/lib/composefs")
+
+
+class Repository:
+    """An open repository; holds the shared lock until it is closed, so that no garbage collection runs meanwhile.
+
+    Attributes:
+        path: the directory.
+        meta: the contents of `meta.json`.
+        verity: whether the kernel must enforce every digest, which holds if `meta.json` is sealed.
+        objects: the object store.
+        streams: the streams and their references.
+    """
+
+    def __init__(self, path: str, fd: int, found: Meta, *, verity: bool) -> None:
+        self.path, self.meta, self.verity = path, found, verity
+        self._fd = fd
+        self.objects = ObjectStore(fd, path, found.algorithm, require_verity=verity)
+        self.streams = StreamStore(fd, path, found.algorithm, self.objects)
+        self.objects.load_durable = self.streams.load_durable
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, upgrade: bool = True, require_verity: bool = False) -> Self:
+        """Open the repository at *path*; waits while another process collects garbage there.
+
+        Args:
+            path: its directory.
+            upgrade: write the `meta.json` that repositories of old tools lack.
+            require_verity: refuse a repository that was made without fs-verity.
+
+        Raises:
+            NotFoundError: there is none.
+            RepositoryError: it cannot be used by this program, or has no fs-verity.
+            FormatError: its `meta.json` is broken.
+        """
+        text = os.fspath(path)
+        try:
+            fd = os.open(text, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError(f"no repository at {text}") from None
+        try:
+            _lock_shared(fd, text)
+            found, sealed = _read_meta(fd, text, upgrade=upgrade)
+            found.check(text)
+            if require_verity and not sealed:
+                raise RepositoryError(text, "was made without fs-verity")
+            return cls(text, fd, found, verity=sealed)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @staticmethod
+    def exists(path: str | os.PathLike[str]) -> bool:
+        """Return whether there is a repository at *path*, of this or an older format."""
+        return any(os.path.lexists(os.path.join(path, name)) for name in (meta.NAME, "objects"))
+
+    @classmethod
+    def init(
+        cls,
+        path: str | os.PathLike[str],
+        algorithm: Algorithm = Algorithm.SHA512,
+        *,
+        erofs_version: int = 1,
+        require_verity: bool | None = None,
+    ) -> bool:
+        """Make a repository at *path* and the directories above it.
+
+        Args:
+            path: its directory, which may exist.
+            algorithm: of all digests in it.
+            erofs_version: format of the images made in it: 0, 1 or 2.
+            require_verity: True fails where the file system has no fs-verity, False does without, None (the default)
+                takes what there is.
+
+        Returns:
+            Whether it was made; False if just such a repository is there already.
+
+        Raises:
+            RepositoryError: a different repository is there, or fs-verity is missing.
+        """
+        text = os.fspath(path)
+        if parent := os.path.dirname(os.path.abspath(text)):
+            os.makedirs(parent, exist_ok=True)
+        return create.create(text, Meta.new(algorithm, erofs_version), require_verity=require_verity)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm of all digests in it."""
+        return self.meta.algorithm
+
+    def close(self) -> None:
+        """Close the directory, and thereby release the lock."""
+        if self._fd >= 0:
+            self.objects.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def check_writable(self) -> None:
+        """Refuse early what would fail late.
+
+        Raises:
+            RepositoryError: the file system is read-only, the directory belongs to somebody else, or the repository
+                has features that this program does not know.
+        """
+        if self.meta.unknown_features:
+            what = f"is read-only to this program: unknown features {', '.join(self.meta.unknown_features)}"
+            raise RepositoryError(self.path, what)
+        if os.fstatvfs(self._fd).f_flag & os.ST_RDONLY:
+            raise RepositoryError(self.path, "is not writable: the file system is mounted read-only")
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd, effective_ids=True):
+            owner = os.fstat(self._fd).st_uid
+            raise RepositoryError(self.path, f"is not writable: it belongs to uid {owner}, this is uid {os.geteuid()}")
+
+    def sync(self) -> None:
+        """Wait until all that was written is on disk; names of streams come after this."""
+        _native.syncfs(self._fd)
+
+
+def _lock_shared(fd: int, path: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.warning("%s: waiting for the lock: garbage is being collected", path)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+
+
+def _read_meta(fd: int, path: str, *, upgrade: bool) -> tuple[Meta, bool]:
+    try:
+        return meta.read(fd, path)
+    except FileNotFoundError:
+        if not upgrade:
+            raise NotFoundError(f"{path} has no meta.json; `composefs init` makes a repository") from None
+    create.upgrade(fd, path)
+    return meta.read(fd, path)

@@ -1,0 +1,127 @@
+"""Make a repository, or recognise an old one that has no `meta.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from composefs import verity
+from composefs.digest import Algorithm
+from composefs.errors import NotFoundError, RepositoryError
+from composefs.repository import meta
+from composefs.repository.meta import Meta
+
+MODE = 0o700  # of a new repository directory
+_NAME_SIZES = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorithm}  # of files in objects/xx
+
+
+def create(path: str, wanted: Meta, *, require_verity: bool | None) -> bool:
+    """Make the repository directory *path*, whose parent exists, and its `meta.json`.
+
+    Args:
+        path: the directory; an existing one is used.
+        wanted: the metadata.
+        require_verity: True fails where the file system has no fs-verity, False does without it, None takes what
+            there is.
+
+    Returns:
+        Whether it was made; False if the same repository was there.
+
+    Raises:
+        RepositoryError: a different repository is there, or fs-verity is missing.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, MODE)
+    dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _create_in(dir_fd, path, wanted, require_verity=require_verity)
+    finally:
+        os.close(dir_fd)
+
+
+def infer(dir_fd: int, path: str) -> tuple[Algorithm, bool]:
+    """Return the algorithm of a repository without `meta.json`, and whether its objects have fs-verity.
+
+    The length of an object's name tells the algorithm, its first object stands for all.
+
+    Raises:
+        NotFoundError: there is no object to judge by.
+    """
+    try:
+        objects = _open_directory(dir_fd, "objects")
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} is no composefs repository: it has neither meta.json nor objects") from None
+    try:
+        for directory in sorted(name for name in os.listdir(objects) if len(name) == 2):
+            found = _judge(objects, directory)
+            if found is not None:
+                return found
+    finally:
+        os.close(objects)
+    raise NotFoundError(f"{path} has no meta.json, and no objects that would tell its algorithm")
+
+
+def upgrade(dir_fd: int, path: str) -> Meta:
+    """Write the `meta.json` that an old repository lacks, as the reference does, and return it."""
+    algorithm, sealed = infer(dir_fd, path)
+    wanted = Meta.new(algorithm)
+    try:
+        meta.write(dir_fd, wanted, seal=sealed)
+    except FileExistsError:  # another process was faster
+        return meta.read(dir_fd, path)[0]
+    return wanted
+
+
+def _create_in(dir_fd: int, path: str, wanted: Meta, *, require_verity: bool | None) -> bool:
+    try:
+        found, _ = meta.read(dir_fd, path)
+    except FileNotFoundError:
+        pass
+    else:
+        if found != wanted:
+            what = f"repository exists with {_describe(found)}; it cannot become one with {_describe(wanted)}"
+            raise RepositoryError(path, what)
+        return False
+    try:
+        algorithm, _ = infer(dir_fd, path)
+    except NotFoundError:
+        pass
+    else:
+        if algorithm is not wanted.algorithm:
+            what = f"has objects of {algorithm.value} and no meta.json; it cannot become {wanted.algorithm.value}"
+            raise RepositoryError(path, what)
+    if require_verity is not False and meta.write(dir_fd, wanted, seal=True):
+        return True
+    if require_verity:
+        raise RepositoryError(path, "its file system has no fs-verity (ext4: mkfs or tune2fs -O verity)")
+    return meta.write(dir_fd, wanted, seal=False)
+
+
+def _describe(found: Meta) -> str:
+    return f"algorithm {found.algorithm.value}, EROFS V{found.erofs_versions[0]}"
+
+
+def _open_directory(dir_fd: int, name: str) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def _judge(objects: int, directory: str) -> tuple[Algorithm, bool] | None:
+    """Return algorithm and fs-verity of the first object in *directory*."""
+    directory_fd = _open_directory(objects, directory)
+    try:
+        for name in sorted(os.listdir(directory_fd)):
+            algorithm = _NAME_SIZES.get(len(name))
+            if algorithm is not None:
+                return algorithm, _has_verity(directory_fd, name, algorithm)
+    finally:
+        os.close(directory_fd)
+    return None
+
+
+def _has_verity(dir_fd: int, name: str, algorithm: Algorithm) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and verity.measure(fd, algorithm) is not None
+    finally:
+        os.close(fd)

@@ -1,0 +1,338 @@
+"""The object store: every file once, named by its fs-verity digest.
+
+    objects/xx/rest           a regular file; xx and rest are the digest in hexadecimal
+    objects/.tmp-object-...   a file being written, on file systems without O_TMPFILE only
+
+An object gets its name when all of it is written, and is never changed.  Nothing is flushed here: whoever names a
+stream flushes first.  An existing object is proved before it is relied on (`_is_whole`); a broken one is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+from composefs import _native, verity
+from composefs._native import Buffer
+from composefs.digest import Algorithm, Digest, object_path
+from composefs.errors import IntegrityError, NotFoundError
+from composefs.repository.durable import DurableObjects
+
+DIRECTORY = "objects"
+_DIRECTORY_MODE = 0o755
+_FILE_MODE = 0o644
+_COPY_SIZE = 1 << 20  # bytes
+_UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
+
+Stored = tuple[bytes, bool]  # digest, and whether the object is new
+
+
+class ObjectStore:
+    """The objects of the repository *repository_fd*, called *path* in messages.
+
+    Args:
+        repository_fd: the repository's directory; stays the caller's.
+        path: of the repository.
+        algorithm: of the names.
+        require_verity: fail where the kernel cannot enforce the digests.
+
+    Attributes:
+        load_durable: makes the index of objects that need no proof; called once, at the first need.
+    """
+
+    def __init__(self, repository_fd: int, path: str, algorithm: Algorithm, *, require_verity: bool) -> None:
+        self._repository_fd, self._path, self._algorithm = repository_fd, path, algorithm
+        self._require_verity = require_verity
+        self.load_durable: Callable[[], DurableObjects] = lambda: DurableObjects([], algorithm.digest_size)
+        self._durable: DurableObjects | None = None
+        self._directory_fd: int | None = None
+        self._has_unnamed_files = True  # until the file system says no, as also the next
+        self._has_verity = True
+
+    def close(self) -> None:
+        """Close the directory."""
+        if self._directory_fd is not None:
+            os.close(self._directory_fd)
+            self._directory_fd = None
+
+    def ensure(self, data: Buffer) -> Stored:
+        """Store the object that is *data*: digest first, so that what exists is not written again.
+
+        Raises:
+            OSError: it could not be written; nothing is left behind.
+        """
+        digest = _native.verity_digest(self._algorithm.kernel_id, data, self._algorithm.digest_size)
+        path = object_path(digest)
+        broken = False
+        info = self._stat(path)
+        if info is not None:
+            if self._is_whole(digest, path, info, len(data)):
+                return digest, False
+            broken = True
+        staging = self._stage()
+        try:
+            staging.write(data)
+            return digest, staging.publish(digest, replace=broken)
+        finally:
+            staging.close()
+
+    def ensure_pieces(self, pieces: Iterable[Buffer]) -> Stored:
+        """Store the object that the *pieces*, joined, are; of any size, in constant memory."""
+        writer = self.writer()
+        try:
+            for piece in pieces:
+                writer.write(piece)
+            return writer.finish()
+        finally:
+            writer.close()
+
+    def ensure_file(self, fd: int) -> Stored:
+        """Store a copy of the file *fd*, from its start; shares the blocks where the file system can (reflink)."""
+        digest = _native.verity_digest_fd(self._algorithm.kernel_id, fd, self._algorithm.digest_size)
+        path = object_path(digest)
+        info = self._stat(path)
+        if info is not None and self._is_whole(digest, path, info, os.fstat(fd).st_size):
+            return digest, False
+        staging = self._stage()
+        try:
+            staging.copy(fd)
+            return digest, staging.publish(digest, replace=info is not None)
+        finally:
+            staging.close()
+
+    def writer(self) -> ObjectWriter:
+        """Return a writer for an object that is too large for memory."""
+        return ObjectWriter(self, self._stage(), self._algorithm)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open the object *digest* for reading, its contents proved.
+
+        Raises:
+            NotFoundError: there is no such object.
+            IntegrityError: its contents have another digest.
+        """
+        path = digest.object_path
+        try:
+            fd = os.open(path, _READ_FLAGS, dir_fd=self._directory())
+        except FileNotFoundError:
+            raise NotFoundError(f"{self._path}: no object {digest}") from None
+        except OSError as error:
+            raise self._located(error, path) from None
+        try:
+            got = self._prove(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if got != digest.raw:
+            os.close(fd)
+            raise IntegrityError(f"{self._path}/{DIRECTORY}/{path}", digest.hex, got.hex() if got else "no fs-verity")
+        return open(fd, "rb")
+
+    def missing(self, digests: Iterable[Digest]) -> Digest | None:
+        """Return the first of *digests* that has no object, without a look at contents."""
+        for digest in digests:
+            if self._stat(digest.object_path) is None:
+                return digest
+        return None
+
+    def spill(self) -> BinaryIO:
+        """Return an empty file without a name, on the repository's file system, to read and write."""
+        staging = self._stage()
+        staging.forget_name()
+        return open(staging.fd, "w+b")
+
+    def _directory(self) -> int:
+        if self._directory_fd is None:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            try:
+                self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
+            except FileNotFoundError:
+                make_directory(DIRECTORY, self._repository_fd)
+                self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
+        return self._directory_fd
+
+    def _stat(self, path: str) -> os.stat_result | None:
+        try:
+            return os.stat(path, dir_fd=self._directory(), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _is_whole(self, digest: bytes, path: str, info: os.stat_result, size: int) -> bool:
+        """Tell whether the object at *path* may stand for *digest*: the cheapest proof that a crash cannot fool.
+
+        1. Another size, or no regular file: no.
+        2. A named stream refers to it, so it was flushed: yes (not where fs-verity is required).
+        3. The kernel measures it: it says.
+        4. Otherwise its contents are hashed.
+        """
+        if not stat.S_ISREG(info.st_mode) or info.st_size != size:
+            return False
+        if not self._require_verity:
+            if self._durable is None:
+                self._durable = self.load_durable()
+            if digest in self._durable:
+                return True
+        fd = os.open(path, _READ_FLAGS, dir_fd=self._directory())
+        try:
+            return self._prove(fd) == digest
+        except IntegrityError:  # sealed with another algorithm
+            return False
+        finally:
+            os.close(fd)
+
+    def _prove(self, fd: int) -> bytes | None:
+        """Return the digest of the file *fd*: measured if the kernel can, hashed if it may be; None: not enforced."""
+        measured = verity.measure(fd, self._algorithm)
+        if measured is not None:
+            return measured.raw
+        if self._require_verity:
+            return None
+        return verity.compute_file_digest(fd, self._algorithm).raw
+
+    def _stage(self) -> _Staging:
+        directory = self._directory()
+        if self._has_unnamed_files:
+            try:
+                fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE, dir_fd=directory)
+                return _Staging(self, fd, None)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise self._located(error, ".") from None
+                self._has_unnamed_files = False
+        name = f".tmp-object-{os.urandom(6).hex()}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+        try:
+            return _Staging(self, os.open(name, flags, _FILE_MODE, dir_fd=directory), name)
+        except OSError as error:
+            raise self._located(error, name) from None
+
+    def _located(self, error: OSError, path: str) -> OSError:
+        """Return *error* with the path that a person can look at."""
+        return OSError(error.errno, error.strerror, os.path.normpath(f"{self._path}/{DIRECTORY}/{path}"))
+
+
+class ObjectWriter:
+    """Write one object piece by piece, into a file that has no name until `finish`."""
+
+    def __init__(self, store: ObjectStore, staging: _Staging, algorithm: Algorithm) -> None:
+        self._store, self._staging = store, staging
+        self._builder = verity.DigestBuilder(algorithm)
+        self._size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append *data*."""
+        self._builder.update(data)
+        self._staging.write(data)
+        self._size += len(data)
+
+    def finish(self) -> Stored:
+        """Give the object its name, unless it exists already, and close the file."""
+        digest = self._builder.finish().raw
+        path = object_path(digest)
+        info = self._store._stat(path)
+        try:
+            if info is not None and self._store._is_whole(digest, path, info, self._size):
+                return digest, False
+            return digest, self._staging.publish(digest, replace=info is not None)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up, if not finished: nothing is left behind."""
+        self._staging.close()
+
+
+class _Staging:
+    """A file being written: unnamed, or with the temporary *name*."""
+
+    def __init__(self, store: ObjectStore, fd: int, name: str | None) -> None:
+        self._store, self.fd, self._name = store, fd, name
+        self._closed = False
+
+    def write(self, data: Buffer) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except OSError as error:
+                raise self._store._located(error, ".") from None
+
+    def copy(self, source: int) -> None:
+        try:
+            _native.reflink(source, self.fd)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
+                raise self._store._located(error, ".") from None
+        offset = 0
+        while data := os.pread(source, _COPY_SIZE, offset):
+            self.write(data)
+            offset += len(data)
+
+    def publish(self, digest: bytes, *, replace: bool) -> bool:
+        """Seal the file and link it as the object *digest*; return whether it was not there."""
+        store = self._store
+        path = object_path(digest)
+        if store._has_verity or store._require_verity:
+            self._seal(digest, path)
+        try:
+            try:
+                self._link(path, replace=replace)
+            except FileNotFoundError:
+                make_directory(path[:2], store._directory())
+                self._link(path, replace=replace)
+        except FileExistsError:
+            return False  # another worker was faster
+        except OSError as error:
+            raise store._located(error, path) from None
+        return True
+
+    def forget_name(self) -> None:
+        if self._name is not None:
+            os.unlink(self._name, dir_fd=self._store._directory())
+            self._name = None
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self.fd)
+        self.forget_name()
+
+    def _link(self, path: str, *, replace: bool) -> None:
+        directory = self._store._directory()
+        if self._name is None and not replace:
+            _native.link_fd(self.fd, directory, path)
+            return
+        if self._name is None:
+            name = f".tmp-object-{os.urandom(6).hex()}"
+            _native.link_fd(self.fd, directory, name)
+            self._name = name
+        _native.rename(directory, self._name, directory, path, 0 if replace else _native.RENAME_NOREPLACE)
+        self._name = None
+
+    def _seal(self, digest: bytes, path: str) -> None:
+        """Enable fs-verity, where it exists, and have the kernel confirm the digest."""
+        store = self._store
+        writable, self.fd = self.fd, os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(writable)
+        if verity.enable(self.fd, store._algorithm):
+            measured = verity.measure(self.fd, store._algorithm)
+            if measured is None or measured.raw != digest:
+                where = f"{store._path}/{DIRECTORY}/{path}"
+                raise IntegrityError(where, digest.hex(), measured.hex if measured else "no fs-verity")
+        elif store._require_verity:
+            raise store._located(OSError(errno.EOPNOTSUPP, "the file system has no fs-verity"), path)
+        else:
+            store._has_verity = False
+
+
+def make_directory(name: str, dir_fd: int) -> None:
+    """Make the directory *name* unless it exists."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, _DIRECTORY_MODE, dir_fd=dir_fd)
