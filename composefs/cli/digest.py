@@ -1,0 +1,38 @@
+"""`composefs digest FILE...`: the fs-verity digests of files, computed, not measured."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from composefs import verity
+from composefs.digest import Algorithm
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "digest",
+        help="print the fs-verity digest of files",
+        description="Print the fs-verity digest of files, as a repository names them. It is computed, not measured.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument(
+        "--algorithm",
+        choices=[algorithm.value for algorithm in Algorithm],
+        default=Algorithm.SHA512.value,
+        help="default: %(default)s",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line for each file."""
+    algorithm = Algorithm.parse(arguments.algorithm)
+    for path in arguments.files:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            print(f"{verity.compute_file_digest(fd, algorithm)}  {path}")
+        finally:
+            os.close(fd)
+    return 0

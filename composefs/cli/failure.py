@@ -1,0 +1,70 @@
+"""Turn errors into one line on standard error, with what to do about it, and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from composefs.errors import ComposefsError, IntegrityError, UsageError
+
+DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: make room and run it again; what was stored is kept",
+    errno.EDQUOT: "the quota is used up: make room and run it again; what was stored is kept",
+    errno.EROFS: "the file system is read-only: choose another repository with --repo",
+    errno.EACCES: "run it as the owner, or choose another place",
+    errno.EPERM: "run it as the owner, or choose another place",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n) or use fewer --workers",
+    errno.EIO: "the device reports an error: look at the kernel's log",
+}
+
+
+@dataclass
+class Outcome:
+    """What a command came to."""
+
+    status: int = DONE
+
+
+@contextmanager
+def report(program: str) -> Iterator[Outcome]:
+    """Catch what a user can be told in one line; anything else is a defect, and keeps its traceback."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except UsageError as error:
+        outcome.status = USAGE
+        _say(program, f"{error} (see {program} --help)")
+    except ComposefsError as error:
+        outcome.status = FAILED
+        _say(program, _one_line(error, _remedy(error)))
+    except KeyboardInterrupt:
+        outcome.status = FAILED
+        _say(program, "interrupted; no name was changed, what was stored is kept for the next run")
+    except BrokenPipeError:
+        outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        outcome.status = FAILED
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        text = f"{where}{error.strerror or error}"
+        _say(program, _one_line(text, _REMEDIES.get(error.errno or 0), getattr(error, "__notes__", ())))
+
+
+def _remedy(error: ComposefsError) -> str | None:
+    if isinstance(error, IntegrityError):
+        return "the image or the repository is damaged: fetch it again"
+    return None
+
+
+def _one_line(error: object, remedy: str | None, notes: tuple[str, ...] = ()) -> str:
+    return "; ".join(filter(None, [str(error), *notes, remedy])).replace("\n", " ")
+
+
+def _say(program: str, text: str) -> None:
+    print(f"{program}: {text}", file=sys.stderr)

@@ -1,0 +1,42 @@
+"""Bytes on standard output, and tables that fit the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+
+from composefs.errors import UsageError
+
+_GAP = "  "
+_CUT = "…"
+
+
+def write_bytes(pieces: Iterable[bytes | memoryview], what: str) -> None:
+    """Write *pieces* of *what* to standard output, but not to a terminal.
+
+    Raises:
+        UsageError: standard output is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise UsageError(f"{what} is not for a terminal: redirect it to a file or a pipe")
+    output = sys.stdout.buffer
+    for piece in pieces:
+        output.write(piece)
+    output.flush()
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* below *header*; on a terminal that is too narrow, the first column gives way."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if sys.stdout.isatty():
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
+        if excess > 0:
+            widths[0] = max(widths[0] - excess, len(header[0]))
+    for row in (header, *rows):
+        cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(_GAP.join(cells).rstrip())
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + _CUT

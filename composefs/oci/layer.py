@@ -1,0 +1,187 @@
+"""Import one layer: the whole of what a worker does.
+
+One pass over the blob: its digest, decompression, the diff_id of the archive, the split of the archive, the fs-verity
+digest of each file, the object, the splitstream.  Nothing gets a name here but objects; a job and its result are a few
+paths, digests and counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+
+from composefs._native import Buffer
+from composefs.digest import Digest
+from composefs.errors import FormatError, IntegrityError
+from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
+from composefs.oci.manifest import Compression
+from composefs.oci.progress import Pen
+from composefs.repository import Repository
+from composefs.repository.objects import ObjectStore, ObjectWriter, Stored
+from composefs.splitstream import ContentType, SplitstreamWriter
+from composefs.tar import Content, Entry, Inline, TarSplitter
+
+_IN_MEMORY_MAX = 1 << 23  # bytes of a file that is put together in memory; a guess: larger ones are few
+
+
+@dataclass(frozen=True)
+class LayerJob:
+    """What a worker needs to know."""
+
+    repository: str  # path
+    blob: str  # path
+    digest: str  # of the blob
+    size: int  # of the blob, bytes
+    compression: Compression | None  # None: an artifact's blob, stored as it is
+    diff_id: str  # of the archive; of an artifact's blob its digest
+    label: str  # for messages
+    board: str
+    index: int  # on the board
+
+
+@dataclass
+class Stats:
+    """What storing objects came to; sizes in bytes."""
+
+    objects_new: int = 0
+    objects_present: int = 0
+    bytes_new: int = 0
+    bytes_inline: int = 0
+
+    def count(self, stored: Stored, size: int) -> bytes:
+        """Count an object of *size* bytes and return its digest."""
+        digest, is_new = stored
+        if is_new:
+            self.objects_new += 1
+            self.bytes_new += size
+        else:
+            self.objects_present += 1
+        return digest
+
+    def __iadd__(self, other: Stats) -> Self:
+        self.objects_new += other.objects_new
+        self.objects_present += other.objects_present
+        self.bytes_new += other.bytes_new
+        self.bytes_inline += other.bytes_inline
+        return self
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """The stored, not yet named, splitstream of a layer."""
+
+    stream: Digest
+    stats: Stats
+
+
+def import_layer(job: LayerJob) -> LayerResult:
+    """Store the objects and the splitstream of one layer.
+
+    Raises:
+        IntegrityError: the blob or the archive is not the promised one.
+        FormatError: the blob or the archive is broken.
+        CancelledError: the import is to stop.
+        OSError: something could not be read or written.
+    """
+    pen = Pen(job.board, job.index)
+    try:
+        with (
+            Repository.open(job.repository) as repository,
+            BlobReader(job.blob, job.digest, job.size, job.label, pen.advance) as blob,
+        ):
+            stats = Stats()
+            if job.compression is None:
+                writer = _store_blob(repository, blob, job.size, stats)
+            else:
+                writer = _store_archive(repository, blob, job, stats)
+            blob.verify()
+            stream = repository.streams.store(writer)
+            stats.bytes_inline = writer.inline_size
+            return LayerResult(stream, stats)
+    finally:
+        pen.close()
+
+
+def _store_blob(repository: Repository, blob: BlobReader, size: int, stats: Stats) -> SplitstreamWriter:
+    """Store an artifact's blob as the one object of a stream."""
+    writer = repository.streams.writer(ContentType.BLOB)
+    pieces = iter(lambda: blob.read(SLOT_SIZE), b"")
+    writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
+    return writer
+
+
+def _store_archive(repository: Repository, blob: BlobReader, job: LayerJob, stats: Stats) -> SplitstreamWriter:
+    """Store a layer's archive as a stream of inline data and objects."""
+    assert job.compression is not None
+    writer = repository.streams.writer(ContentType.LAYER)
+    splitter = TarSplitter(job.label)
+    contents = _Contents(repository.objects, stats)
+    sha256 = hashlib.sha256()
+    try:
+        for slot in decompress(blob, job.compression):
+            sha256.update(slot)
+            for event in splitter.feed(slot):
+                if isinstance(event, Inline):
+                    writer.inline(event.data)
+                elif (digest := contents.take(event)) is not None:
+                    writer.external(digest, event.entry.size)
+        splitter.close()
+    except FormatError:
+        blob.verify()  # a damaged blob says more than what its damage led to
+        raise
+    finally:
+        contents.close()
+    got = "sha256:" + sha256.hexdigest()
+    if got != job.diff_id:
+        blob.verify()
+        raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
+    return writer
+
+
+class _Contents:
+    """Make objects of the contents that come out of a splitter, in memory if they are small enough."""
+
+    def __init__(self, objects: ObjectStore, stats: Stats) -> None:
+        self._objects, self._stats = objects, stats
+        self._buffer = bytearray()
+        self._writer: ObjectWriter | None = None
+
+    def take(self, content: Content) -> bytes | None:
+        """Take a piece of a file; return the digest of the object once the file is whole."""
+        entry, position, data = content
+        try:
+            if len(data) == entry.size:
+                return self._count(self._objects.ensure(data), entry)
+            if entry.size <= _IN_MEMORY_MAX:
+                return self._gather(entry, position, data)
+            return self._stream(entry, position, data)
+        except OSError as error:
+            error.add_note(f"while storing {entry.name}, offset {entry.offset} of the archive")
+            raise
+
+    def close(self) -> None:
+        """Give up what is not whole."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _gather(self, entry: Entry, position: int, data: Buffer) -> bytes | None:
+        if position == 0:
+            self._buffer.clear()
+        self._buffer += data
+        if len(self._buffer) < entry.size:
+            return None
+        return self._count(self._objects.ensure(self._buffer), entry)
+
+    def _stream(self, entry: Entry, position: int, data: Buffer) -> bytes | None:
+        if position == 0:
+            self._writer = self._objects.writer()
+        assert self._writer is not None
+        self._writer.write(data)
+        if position + len(data) < entry.size:
+            return None
+        stored, self._writer = self._writer.finish(), None
+        return self._count(stored, entry)
+
+    def _count(self, stored: Stored, entry: Entry) -> bytes:
+        return self._stats.count(stored, entry.size)

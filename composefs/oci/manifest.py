@@ -1,0 +1,226 @@
+"""Image indexes, manifests and configs as values; no I/O.
+
+Source: OCI image specification 1.1 (descriptor.md, image-index.md, manifest.md, config.md), and Docker's "Image
+Manifest V 2, Schema 2", whose fields are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Self
+
+from composefs.errors import FormatError, UsageError
+
+REF_NAME = "org.opencontainers.image.ref.name"  # annotation of a descriptor: its tag in a layout
+
+_INDEX_TYPES = frozenset(
+    [
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ]
+)
+_MANIFEST_TYPES = frozenset(
+    [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+)
+_CONFIG_TYPES = frozenset(
+    [
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    ]
+)
+
+
+class Compression(Enum):
+    """How the blob of a layer holds its tar archive; the value is for messages."""
+
+    NONE = "uncompressed tar"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_OCI_FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+_LAYER_TYPES = {
+    **dict.fromkeys((_OCI_LAYER, _OCI_FOREIGN_LAYER, _DOCKER_LAYER), Compression.NONE),
+    **{f"{name}+gzip": Compression.GZIP for name in (_OCI_LAYER, _OCI_FOREIGN_LAYER)},
+    **{f"{name}.gzip": Compression.GZIP for name in (_DOCKER_LAYER, _DOCKER_FOREIGN_LAYER)},
+    **{f"{name}+zstd": Compression.ZSTD for name in (_OCI_LAYER, _OCI_FOREIGN_LAYER)},
+    f"{_DOCKER_LAYER}.zstd": Compression.ZSTD,
+}
+
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """An operating system and CPU, in the words of Go: `linux`, `amd64`, and perhaps a variant such as `v8`."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the platform written as OS/ARCH[/VARIANT].
+
+        Raises:
+            UsageError: it is not written so.
+        """
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise UsageError(f"platform {text!r} is not of the form OS/ARCH[/VARIANT], such as linux/arm64/v8")
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What is said of a blob before it is read."""
+
+    media_type: str
+    digest: str  # sha256:...
+    size: int  # bytes
+    platform: Platform | None = None
+    tag: str | None = None
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it describes an image index or manifest list."""
+        return self.media_type in _INDEX_TYPES
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it describes an image manifest."""
+        return self.media_type in _MANIFEST_TYPES
+
+    @property
+    def compression(self) -> Compression | None:
+        """How the tar archive of a layer is compressed; None if the media type is not one of a layer."""
+        return _LAYER_TYPES.get(self.media_type)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An image manifest."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it is a container image; otherwise it is an artifact, whose layers may be anything."""
+        return self.config.media_type in _CONFIG_TYPES
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Return the manifest in *data*.
+
+        Raises:
+            FormatError: it is none.
+        """
+        value = _object(data, source)
+        if value.get("schemaVersion") != 2:
+            raise FormatError(source, 0, f"schemaVersion {value.get('schemaVersion')!r}, wanted 2")
+        media_type = value.get("mediaType")
+        if media_type is not None and media_type not in _MANIFEST_TYPES:
+            raise FormatError(source, 0, f"media type {media_type!r} is not that of a manifest")
+        layers = value.get("layers")
+        if not isinstance(layers, list):
+            raise FormatError(source, 0, "layers is no list")
+        config = _descriptor(value.get("config"), f"{source}, config")
+        return cls(config, tuple(_descriptor(item, f"{source}, layer {i}") for i, item in enumerate(layers, 1)))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The part of an image config that an import needs."""
+
+    platform: Platform | None
+    diff_ids: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Return the config in *data*.
+
+        Raises:
+            FormatError: it is none.
+        """
+        value = _object(data, source)
+        rootfs = value.get("rootfs")
+        diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        if not isinstance(diff_ids, list):
+            raise FormatError(source, 0, "rootfs.diff_ids is no list")
+        return cls(
+            _platform(value), tuple(_digest(item, f"{source}, diff_id {i}") for i, item in enumerate(diff_ids, 1))
+        )
+
+
+def parse_index(data: bytes, source: str) -> tuple[Descriptor, ...]:
+    """Return the descriptors of the image index in *data*.
+
+    Raises:
+        FormatError: it is none.
+    """
+    manifests = _object(data, source).get("manifests")
+    if not isinstance(manifests, list):
+        raise FormatError(source, 0, "manifests is no list")
+    return tuple(_descriptor(item, f"{source}, manifest {i}") for i, item in enumerate(manifests, 1))
+
+
+def _object(data: bytes, source: str) -> _Json:
+    try:
+        value = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise FormatError(source, error.pos, f"broken JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(source, 0, f"broken JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(source, 0, "not a JSON object")
+    return value
+
+
+def _descriptor(value: object, source: str) -> Descriptor:
+    if not isinstance(value, dict):
+        raise FormatError(source, 0, "no descriptor")
+    media_type, size = value.get("mediaType"), value.get("size")
+    if not isinstance(media_type, str):
+        raise FormatError(source, 0, f"mediaType {media_type!r} is no text")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
+        raise FormatError(source, 0, f"size {size!r} is no number of bytes")
+    annotations = value.get("annotations")
+    tag = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return Descriptor(
+        media_type=media_type,
+        digest=_digest(value.get("digest"), source),
+        size=size,
+        platform=_platform(value.get("platform")),
+        tag=tag if isinstance(tag, str) else None,
+    )
+
+
+def _digest(value: object, source: str) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise FormatError(source, 0, f"digest {value!r} is not sha256: and 64 hexadecimal digits")
+    return value
+
+
+def _platform(value: object) -> Platform | None:
+    """Return the platform in a JSON object that may have one: a descriptor's, or a config itself."""
+    if not isinstance(value, Mapping):
+        return None
+    os, architecture, variant = (value.get(key) for key in ("os", "architecture", "variant"))
+    if not isinstance(os, str) or not isinstance(architecture, str) or not os or not architecture:
+        return None
+    return Platform(os, architecture, variant if isinstance(variant, str) and variant else None)
