@@ -1,0 +1,141 @@
+"""fs-verity digests: computed here, or measured and enforced by the kernel.
+
+Source: Documentation/filesystems/fsverity.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from composefs import _native
+from composefs._native import Buffer
+from composefs.digest import Algorithm, Digest
+from composefs.errors import IntegrityError
+
+_UNSUPPORTED = frozenset({errno.ENOTTY, errno.EOPNOTSUPP})  # what a file system without fs-verity says
+_ENABLE_ATTEMPTS = 3
+_ENABLE_PAUSE = 0.001  # seconds
+
+
+def compute_digest(data: Buffer, algorithm: Algorithm) -> Digest:
+    """Return the fs-verity digest of *data* as the kernel would measure it.
+
+    Args:
+        data: the whole content of one file, contiguous, any length, also empty.
+        algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
+
+    Raises:
+        MemoryError: the unfinished blocks of the tree (40 KiB) do not fit in memory.
+
+    Source: Documentation/filesystems/fsverity.rst, "Merkle tree".
+    """
+    return Digest(algorithm, _native.verity_digest(algorithm.kernel_id, data, algorithm.digest_size))
+
+
+def compute_file_digest(fd: int, algorithm: Algorithm) -> Digest:
+    """Return the fs-verity digest of the file behind *fd*, from its first byte to its end.
+
+    Args:
+        fd: a regular file open for reading; its position is neither used nor moved.
+        algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
+
+    Raises:
+        OSError: the file cannot be read.
+        MemoryError: the unfinished blocks of the tree and 64 KiB of data do not fit in memory.
+    """
+    return Digest(algorithm, _native.verity_digest_fd(algorithm.kernel_id, fd, algorithm.digest_size))
+
+
+class DigestBuilder:
+    """The fs-verity digest of content that comes in pieces, cut anywhere; for one thread at a time.
+
+    Args:
+        algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        self._state = _native.VerityState(algorithm.kernel_id, algorithm.digest_size)
+
+    def update(self, data: Buffer) -> None:
+        """Append *data*, contiguous and of any length.
+
+        Raises:
+            ValueError: `finish` was called before.
+        """
+        self._state.update(data)
+
+    def finish(self) -> Digest:
+        """Return the digest of all that was appended.
+
+        Raises:
+            ValueError: `finish` was called before.
+        """
+        return Digest(self._algorithm, self._state.digest())
+
+
+def measure(fd: int, algorithm: Algorithm) -> Digest | None:
+    """Return the digest that the kernel enforces for the file behind *fd*.
+
+    Args:
+        fd: a file open for reading.
+        algorithm: what the file is expected to be enabled with.
+
+    Returns:
+        The digest, or None if fs-verity is not enabled for the file or its file system does not have it.
+
+    Raises:
+        IntegrityError: the file is enabled with another algorithm, or its digest has another size.
+        OSError: anything else the kernel says.
+
+    Source: Documentation/filesystems/fsverity.rst, "FS_IOC_MEASURE_VERITY".
+    """
+    try:
+        kernel_id, raw = _native.measure_verity(fd)
+    except OSError as error:
+        if error.errno == errno.ENODATA or error.errno in _UNSUPPORTED:
+            return None
+        raise
+    if kernel_id != algorithm.kernel_id or len(raw) != algorithm.digest_size:
+        names = {known.kernel_id: known.hash_name for known in Algorithm}
+        raise IntegrityError(
+            f"fs-verity of file descriptor {fd}",
+            f"{algorithm.hash_name}, {algorithm.digest_size} bytes",
+            f"{names.get(kernel_id, f'hash {kernel_id}')}, {len(raw)} bytes",
+        )
+    return Digest(algorithm, raw)
+
+
+def enable(fd: int, algorithm: Algorithm) -> bool:
+    """Let the kernel check every read of the file behind *fd* from now on, and forbid all writes.
+
+    A file that is already enabled is left as it is, whatever its algorithm: `measure` tells.
+
+    Args:
+        fd: a regular file, open for reading only; nobody may have it open for writing.
+        algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
+
+    Returns:
+        True if fs-verity is enabled now, False if the file system does not have it.
+
+    Raises:
+        OSError: ETXTBSY if the file stays open for writing somewhere, or anything else the kernel says.
+
+    Source: Documentation/filesystems/fsverity.rst, "FS_IOC_ENABLE_VERITY".
+    """
+    for attempt in range(1, _ENABLE_ATTEMPTS + 1):
+        try:
+            _native.enable_verity(fd, algorithm.kernel_id)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return False
+            if error.errno == errno.EEXIST:
+                return True
+            # A child that another thread forks has our writable descriptor until it calls exec.
+            if error.errno != errno.ETXTBSY or attempt == _ENABLE_ATTEMPTS:
+                raise
+            time.sleep(_ENABLE_PAUSE)
+        else:
+            return True
+    raise AssertionError("the last attempt returns or raises")

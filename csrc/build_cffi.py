@@ -1,0 +1,22 @@
+"""Describe the extension `composefs._cfs` to cffi; setup.py and the build backend run this from the project's root."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path(__file__).parent
+
+ffibuilder = FFI()
+ffibuilder.cdef((CSRC / "cfs_api.h").read_text(encoding="utf-8"))
+ffibuilder.set_source(
+    "composefs._cfs",
+    '#include "cfs.h"',  # prototypes included: C that differs from what Python sees does not compile
+    sources=[f"csrc/{name}.c" for name in ("cpu", "fsio", "merkle", "sha256", "sha512", "tar")],
+    depends=sorted(str(header) for header in CSRC.glob("**/*.h")),
+    include_dirs=["csrc"],
+    # The environment's CFLAGS replaces Python's own flags, so what matters stands here.
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

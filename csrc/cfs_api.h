@@ -1,0 +1,34 @@
+/*
+ * What Python calls.  This file is included by every C file and is, as it stands, the cdef of cffi: prototypes and
+ * comments only.  Results are 0 (or what the comment says) or a negative errno; nothing is copied, nothing is kept.
+ */
+
+/* Merkle trees.  alg: the kernel's FS_VERITY_HASH_ALG_*; block_size: a power of two, 1024 to 65536; salt: 0 to 32 bytes. */
+int cfs_verity_digest(int alg, uint32_t block_size, const void *salt, size_t salt_size,
+		      const void *data, size_t size, void *digest, size_t digest_size);
+int cfs_verity_digest_fd(int alg, uint32_t block_size, const void *salt, size_t salt_size,
+			 int fd, void *digest, size_t digest_size);
+
+/* The same for content that comes in pieces. */
+struct cfs_verity;
+int cfs_verity_new(int alg, uint32_t block_size, const void *salt, size_t salt_size, struct cfs_verity **verity);
+int cfs_verity_update(struct cfs_verity *verity, const void *data, size_t size);
+int cfs_verity_finish(struct cfs_verity *verity, void *digest, size_t digest_size);
+void cfs_verity_free(struct cfs_verity *verity);
+
+/* Implementations of a hash: the index-th which this CPU can run, fastest first (or NULL); the one in use; the choice. */
+const char *cfs_hash_name(int alg, size_t index);
+const char *cfs_hash_chosen(int alg);
+int cfs_hash_choose(int alg, const char *name);
+
+/* Files. */
+int cfs_link_fd(int fd, int dir_fd, const char *path);
+int cfs_rename(int old_dir_fd, const char *old_path, int new_dir_fd, const char *new_path, unsigned int flags);
+int cfs_reflink(int source_fd, int target_fd);
+int cfs_enable_verity(int fd, int alg, uint32_t block_size, const void *salt, size_t salt_size);
+int cfs_measure_verity(int fd, int *alg, void *digest, size_t capacity);
+int cfs_syncfs(int fd);
+int cfs_store_file(int dir_fd, const void *data, size_t size);
+
+/* The sum of all bytes, each from 0 to 255. */
+uint64_t cfs_sum_bytes(const void *data, size_t size);

@@ -1,0 +1,60 @@
+/* Which instructions this CPU has, and the kernel saves. */
+#include "cfs.h"
+
+#define CPU_KNOWN (1u << 31)	/* so that "nothing usable" is remembered too */
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* <immintrin.h> has _xgetbv() only for functions built with -mxsave. */
+static u64 read_xcr0(void)
+{
+	u32 low, high;
+
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (u64)high << 32 | low;
+}
+
+/*
+ * By hand, because __builtin_cpu_supports() says no to everything where the compiler's runtime is zig's, from which
+ * our wheels are built.
+ */
+static u32 detect(void)
+{
+	const u64 ymm = 0x6, zmm = 0xe6;	/* XCR0: SSE and AVX; and opmask, upper halves, upper registers */
+	u32 eax, ebx, ecx, edx, features = 0;
+	u64 xcr0 = 0;
+
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+		return 0;
+	bool sse41 = ecx & bit_SSE4_1;
+	if (ecx & bit_OSXSAVE)
+		xcr0 = read_xcr0();
+	if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+		return 0;
+	if ((ebx & bit_SHA) && sse41)
+		features |= CPU_SHANI;
+	if ((ebx & bit_AVX2) && (ebx & bit_BMI2) && (xcr0 & ymm) == ymm)
+		features |= CPU_AVX2;
+	if ((ebx & bit_AVX512F) && (ebx & bit_AVX512BW) && (xcr0 & zmm) == zmm)
+		features |= CPU_AVX512;
+	return features;
+}
+#else
+static u32 detect(void)
+{
+	return 0;
+}
+#endif
+
+u32 cpu_features(void)
+{
+	static u32 cache;	/* cpuid leaves a virtual machine each time, for microseconds */
+	u32 features = __atomic_load_n(&cache, __ATOMIC_RELAXED);
+
+	if (!features) {
+		features = detect() | CPU_KNOWN;
+		__atomic_store_n(&cache, features, __ATOMIC_RELAXED);
+	}
+	return features;
+}

@@ -1,0 +1,404 @@
+/*
+ * fs-verity digests: the Merkle tree over a file's blocks, and the descriptor whose hash is the digest.
+ * Source: Documentation/filesystems/fsverity.rst of the kernel.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cfs.h"
+
+#define SALT_MAX 32		/* bytes */
+#define BLOCK_SIZE_MIN 1024	/* bytes; as in the kernel, whose maximum is the page size: 64 KiB at most */
+#define BLOCK_SIZE_MAX 65536
+#define LEVELS_MAX 16		/* 2^64 bytes, blocks of 1024, 16 hashes a block: 54 / 4 + 2 levels */
+#define READ_SIZE 65536		/* bytes read at once: a guess, it fills all lanes and stays in the L2 cache */
+
+/* What the kernel hashes last; little-endian. */
+struct descriptor {
+	u8 version;
+	u8 hash_algorithm;
+	u8 log_block_size;
+	u8 salt_size;
+	u8 reserved1[4];
+	u64 data_size;
+	u8 root_hash[64];
+	u8 salt[SALT_MAX];
+	u8 reserved2[144];
+};
+_Static_assert(sizeof(struct descriptor) == 256, "the format says so");
+
+/* What the blocks of one tree have in common. */
+struct tree {
+	const struct hash_alg *hash;
+	const struct hash_impl *impl;	/* the choice when the tree was begun */
+	u32 block_size;
+	struct sha2_state salted;	/* what each block continues: the salt, padded to a block of the hash */
+	struct descriptor descriptor;	/* without data_size and root_hash */
+};
+
+/*
+ * A tree that grows from the left: of each level only the block that is not yet full is kept.  A full block is hashed
+ * at once into the level above.  Level 0 has the hashes of the data's blocks.
+ */
+struct cfs_verity {
+	struct tree tree;
+	bool busy;
+	u64 size;			/* bytes of data so far */
+	u64 hashes[LEVELS_MAX];		/* how many a level has got so far */
+	u8 blocks[];			/* an unfinished block of data, then one of each level */
+};
+
+/* Indexed by the kernel's numbers. */
+static const struct hash_alg *const algs[] = { NULL, &sha256_alg, &sha512_alg };
+
+/* Written once, when the module is imported (and by tests); NULL is the fastest. */
+static const struct hash_impl *chosen[ARRAY_SIZE(algs)];
+
+static const struct hash_alg *find_alg(int alg)
+{
+	return alg > 0 && (size_t)alg < ARRAY_SIZE(algs) ? algs[alg] : NULL;
+}
+
+static bool usable(const struct hash_impl *impl)
+{
+	return (cpu_features() & impl->needs) == impl->needs;
+}
+
+static const struct hash_impl *find_chosen(int alg)
+{
+	const struct hash_impl *impl = __atomic_load_n(&chosen[alg], __ATOMIC_RELAXED);
+
+	for (impl = impl ? impl : algs[alg]->impls; !usable(impl); impl++)
+		;
+	return impl;
+}
+
+const char *cfs_hash_name(int alg, size_t index)
+{
+	const struct hash_alg *hash = find_alg(alg);
+
+	for (size_t i = 0; hash && i < hash->impl_count; i++)
+		if (usable(&hash->impls[i]) && index-- == 0)
+			return hash->impls[i].name;
+	return NULL;
+}
+
+const char *cfs_hash_chosen(int alg)
+{
+	return find_alg(alg) ? find_chosen(alg)->name : NULL;
+}
+
+/* Return: 0, -ENOENT if there is no such implementation, -EOPNOTSUPP if this CPU cannot run it. */
+int cfs_hash_choose(int alg, const char *name)
+{
+	const struct hash_alg *hash = find_alg(alg);
+
+	for (size_t i = 0; hash && i < hash->impl_count; i++) {
+		const struct hash_impl *impl = &hash->impls[i];
+
+		if (strcmp(impl->name, name) != 0)
+			continue;
+		if (!usable(impl))
+			return -EOPNOTSUPP;
+		__atomic_store_n(&chosen[alg], impl, __ATOMIC_RELAXED);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* Hash data, continuing *start, as if zeros followed it up to padded_size bytes (a multiple of the hash's block). */
+static void hash_padded(const struct tree *tree, const struct sha2_state *start, const u8 *data, size_t size,
+			size_t padded_size, u8 *digest)
+{
+	static const u8 zeros[SHA2_BLOCK_MAX];
+	const struct hash_impl *impl = tree->impl;
+	struct sha2_state state = *start;
+	size_t block_size = tree->hash->block_size;
+	size_t whole = size / block_size, rest = size % block_size;
+	u8 last[SHA2_BLOCK_MAX] = { 0 };
+	u64 bits = htobe64(8 * (start->size + padded_size));
+
+	while (!impl->compress || !usable(impl))
+		impl++;
+	impl->compress(&state, data, whole);
+	if (rest) {
+		memcpy(last, data + whole * block_size, rest);
+		impl->compress(&state, last, 1);
+		memset(last, 0, rest);
+		whole++;
+	}
+	for (; whole < padded_size / block_size; whole++)
+		impl->compress(&state, zeros, 1);
+	last[0] = 0x80;
+	memcpy(last + block_size - sizeof(bits), &bits, sizeof(bits));
+	impl->compress(&state, last, 1);
+	tree->hash->store(&state, digest);
+}
+
+/* Hash count blocks of the tree: each implementation does what it is the fastest for, and leaves the rest. */
+static void hash_blocks(const struct tree *tree, const u8 *data, size_t count, u8 *digests)
+{
+	const struct hash_impl *last = &tree->hash->impls[tree->hash->impl_count - 1];
+	size_t n;
+
+	for (const struct hash_impl *impl = tree->impl; impl != last; impl++) {
+		if (!impl->hash_lanes || !usable(impl))
+			continue;
+		for (; count >= impl->fewest; count -= n) {
+			n = count < impl->lanes ? count : impl->lanes;
+			impl->hash_lanes(&tree->salted, data, n, tree->block_size, digests);
+			data += n * tree->block_size;
+			digests += n * tree->hash->digest_size;
+		}
+	}
+	for (; count > 0; count--) {
+		hash_padded(tree, &tree->salted, data, tree->block_size, tree->block_size, digests);
+		data += tree->block_size;
+		digests += tree->hash->digest_size;
+	}
+}
+
+static int tree_init(struct tree *tree, int alg, u32 block_size, const void *salt, size_t salt_size)
+{
+	const struct hash_alg *hash = find_alg(alg);
+
+	if (!hash || block_size < BLOCK_SIZE_MIN || block_size > BLOCK_SIZE_MAX || (block_size & (block_size - 1)) ||
+	    salt_size > SALT_MAX)
+		return -EINVAL;
+
+	*tree = (struct tree){
+		.hash = hash,
+		.impl = find_chosen(alg),
+		.block_size = block_size,
+		.salted = hash->initial,
+		.descriptor = {
+			.version = 1,
+			.hash_algorithm = alg,
+			.log_block_size = __builtin_ctz(block_size),
+			.salt_size = salt_size,
+		},
+	};
+	if (salt_size > 0) {
+		u8 padded[SHA2_BLOCK_MAX] = { 0 };
+		const struct hash_impl *impl = tree->impl;
+
+		while (!impl->compress || !usable(impl))
+			impl++;
+		memcpy(padded, salt, salt_size);
+		impl->compress(&tree->salted, padded, 1);
+		tree->salted.size = hash->block_size;
+		memcpy(tree->descriptor.salt, salt, salt_size);
+	}
+	return 0;
+}
+
+/* The digest of a file of size bytes, from the root hash of its tree. */
+static void tree_finish(const struct tree *tree, u64 size, const u8 *root_hash, u8 *digest)
+{
+	struct descriptor descriptor = tree->descriptor;
+
+	descriptor.data_size = htole64(size);
+	memcpy(descriptor.root_hash, root_hash, tree->hash->digest_size);
+	hash_padded(tree, &tree->hash->initial, (const u8 *)&descriptor, sizeof(descriptor), sizeof(descriptor), digest);
+}
+
+static u32 hashes_per_block(const struct tree *tree)
+{
+	return tree->block_size / tree->hash->digest_size;
+}
+
+static u8 *level_block(struct cfs_verity *verity, unsigned int level)
+{
+	return verity->blocks + (1 + level) * (size_t)verity->tree.block_size;
+}
+
+/* Where the next hash of a level goes; *room: how many have place from there on. */
+static u8 *level_end(struct cfs_verity *verity, unsigned int level, u32 *room)
+{
+	u32 used = verity->hashes[level] % hashes_per_block(&verity->tree);
+
+	*room = hashes_per_block(&verity->tree) - used;
+	return level_block(verity, level) + used * verity->tree.hash->digest_size;
+}
+
+/* The block of a level has got its last hash, or all that there are: it becomes one hash of the level above. */
+static void level_up(struct cfs_verity *verity, unsigned int level)
+{
+	u32 room, unused;
+	u8 *end = level_end(verity, level, &room);
+	u8 *parent = level_end(verity, level + 1, &unused);
+
+	if (room < hashes_per_block(&verity->tree))
+		memset(end, 0, room * verity->tree.hash->digest_size);
+	hash_blocks(&verity->tree, level_block(verity, level), 1, parent);
+	if (++verity->hashes[level + 1] % hashes_per_block(&verity->tree) == 0)
+		level_up(verity, level + 1);
+}
+
+/* Hash whole blocks of data into level 0. */
+static void add_blocks(struct cfs_verity *verity, const u8 *data, size_t count)
+{
+	while (count > 0) {
+		u32 room;
+		u8 *end = level_end(verity, 0, &room);
+		size_t n = count < room ? count : room;
+
+		hash_blocks(&verity->tree, data, n, end);
+		verity->hashes[0] += n;
+		if (n == room)
+			level_up(verity, 0);
+		data += n * verity->tree.block_size;
+		count -= n;
+	}
+}
+
+/* Return: 0, -EINVAL for parameters that fs-verity does not have, or -ENOMEM. */
+int cfs_verity_new(int alg, u32 block_size, const void *salt, size_t salt_size, struct cfs_verity **verity)
+{
+	unsigned int levels = 1;
+	struct tree tree;
+	int ret = tree_init(&tree, alg, block_size, salt, salt_size);
+
+	if (ret < 0)
+		return ret;
+	/* Until 2^64 bytes give one hash. */
+	for (int bits = 64 - __builtin_ctz(block_size); bits > 0; bits -= __builtin_ctz(hashes_per_block(&tree)))
+		levels++;
+	*verity = malloc(sizeof(**verity) + (1 + levels) * (size_t)block_size);
+	if (!*verity)
+		return -ENOMEM;
+	**verity = (struct cfs_verity){ .tree = tree };
+	return 0;
+}
+
+/* Return: 0, or -EBUSY: another thread is inside. */
+int cfs_verity_update(struct cfs_verity *verity, const void *data, size_t size)
+{
+	const u32 block_size = verity->tree.block_size;
+	const u8 *next = data;
+	size_t pending, n;
+
+	if (__atomic_exchange_n(&verity->busy, true, __ATOMIC_ACQUIRE))
+		return -EBUSY;
+	pending = verity->size % block_size;
+	verity->size += size;
+	if (pending) {
+		n = size < block_size - pending ? size : block_size - pending;
+		memcpy(verity->blocks + pending, next, n);
+		next += n;
+		size -= n;
+		if (pending + n == block_size)
+			add_blocks(verity, verity->blocks, 1);
+	}
+	add_blocks(verity, next, size / block_size);
+	/* What is left is less than a block; if data did not reach the end of the pending one, it is nothing. */
+	if (size % block_size)
+		memcpy(verity->blocks, next + size - size % block_size, size % block_size);
+	__atomic_store_n(&verity->busy, false, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* Nothing but cfs_verity_free() may follow.  Return: 0, -EINVAL for a wrong size of the digest, or -EBUSY. */
+int cfs_verity_finish(struct cfs_verity *verity, void *digest, size_t digest_size)
+{
+	static const u8 no_root[SHA2_DIGEST_MAX];
+	const struct tree *tree = &verity->tree;
+	const u8 *root = no_root;
+	u32 room;
+
+	if (digest_size != tree->hash->digest_size)
+		return -EINVAL;
+	if (__atomic_exchange_n(&verity->busy, true, __ATOMIC_ACQUIRE))
+		return -EBUSY;
+	if (verity->size % tree->block_size) {
+		u8 *end = level_end(verity, 0, &room);
+
+		hash_padded(tree, &tree->salted, verity->blocks, verity->size % tree->block_size, tree->block_size, end);
+		verity->hashes[0]++;
+		if (room == 1)
+			level_up(verity, 0);
+	}
+	if (verity->size > 0) {
+		unsigned int level = 0;
+
+		/* A level of one hash is the root, also where a full tree has just made it. */
+		for (; verity->hashes[level] > 1; level++)
+			if (verity->hashes[level] % hashes_per_block(tree))
+				level_up(verity, level);
+		root = level_block(verity, level);
+	}
+	tree_finish(tree, verity->size, root, digest);
+	return 0;
+}
+
+void cfs_verity_free(struct cfs_verity *verity)
+{
+	free(verity);
+}
+
+/* Return: 0, -EINVAL for parameters that fs-verity does not have or a wrong size of the digest, or -ENOMEM. */
+int cfs_verity_digest(int alg, u32 block_size, const void *salt, size_t salt_size,
+		      const void *data, size_t size, void *digest, size_t digest_size)
+{
+	struct cfs_verity *verity;
+	struct tree tree;
+	int ret = tree_init(&tree, alg, block_size, salt, salt_size);
+
+	if (ret < 0)
+		return ret;
+	if (digest_size != tree.hash->digest_size)
+		return -EINVAL;
+
+	/* Every second file of a system has one block: it needs no tree. */
+	if (size <= block_size) {
+		u8 root[SHA2_DIGEST_MAX] = { 0 };
+
+		if (size > 0)
+			hash_padded(&tree, &tree.salted, data, size, block_size, root);
+		tree_finish(&tree, size, root, digest);
+		return 0;
+	}
+
+	ret = cfs_verity_new(alg, block_size, salt, salt_size, &verity);
+	if (ret < 0)
+		return ret;
+	cfs_verity_update(verity, data, size);
+	ret = cfs_verity_finish(verity, digest, digest_size);
+	cfs_verity_free(verity);
+	return ret;
+}
+
+/* Return: as cfs_verity_digest(), or the -errno of pread(2). */
+int cfs_verity_digest_fd(int alg, u32 block_size, const void *salt, size_t salt_size,
+			 int fd, void *digest, size_t digest_size)
+{
+	struct cfs_verity *verity = NULL;
+	u8 *buffer;
+	ssize_t n;
+	int ret;
+
+	ret = cfs_verity_new(alg, block_size, salt, salt_size, &verity);
+	if (ret < 0)
+		return ret;
+	buffer = malloc(READ_SIZE);
+	if (!buffer) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	while ((n = pread(fd, buffer, READ_SIZE, verity->size)) != 0) {
+		if (n > 0) {
+			cfs_verity_update(verity, buffer, n);
+		} else if (errno != EINTR) {
+			ret = -errno;
+			goto out;
+		}
+	}
+	ret = cfs_verity_finish(verity, digest, digest_size);
+out:
+	free(buffer);
+	cfs_verity_free(verity);
+	return ret;
+}

@@ -1,0 +1,187 @@
+/*
+ * SHA-2 (FIPS 180-4), a template: one message at a time, or LANES messages of equal size in the lanes of vectors.
+ * The including file defines for the hash
+ *
+ *	WORD			u32 or u64
+ *	WORDS(state)		the WORDs of a struct sha2_state
+ *	ROUNDS, K		count and constants
+ *	SUM0 SUM1 SIGMA0 SIGMA1	the hash's four functions
+ *	get_word, put_word	big-endian load and store
+ *
+ * and for each instance, undefined again at the end of this file,
+ *
+ *	FN(name)		name of the instance's functions
+ *	TARGET			its target attribute, or nothing
+ *	LANES			messages at once: 1 gives FN(compress), 4 to 16 give FN(hash_lanes)
+ */
+
+#if LANES == 1
+typedef WORD FN(vec);
+#else
+typedef WORD FN(vec) __attribute__((vector_size(LANES * sizeof(WORD))));
+typedef u8 FN(bytes) __attribute__((vector_size(LANES * sizeof(WORD))));
+#endif
+
+#define VEC FN(vec)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+#ifndef ROR
+#define ROR(x, n) ((x) >> (n) | (x) << (8 * sizeof(WORD) - (n)))
+#define CHOOSE(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
+#define MAJORITY(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
+
+#define ROUND(i, a, b, c, d, e, f, g, h) do {				\
+	h += k[i] + w[i];						\
+	h += CHOOSE(e, f, g);						\
+	h += SUM1(e);							\
+	d += h;								\
+	h += SUM0(a) + MAJORITY(a, b, c);				\
+} while (0)
+
+#define EXPAND(i) (w[i] += SIGMA0(w[((i) + 1) & 15]) + w[((i) + 9) & 15] + SIGMA1(w[((i) + 14) & 15]))
+#endif
+
+/* Sixteen rounds; the state s is a, b, ... h. */
+INLINE void FN(rounds)(VEC s[8], const VEC w[16], const WORD *k)
+{
+	VEC a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
+
+	ROUND(0, a, b, c, d, e, f, g, h);
+	ROUND(1, h, a, b, c, d, e, f, g);
+	ROUND(2, g, h, a, b, c, d, e, f);
+	ROUND(3, f, g, h, a, b, c, d, e);
+	ROUND(4, e, f, g, h, a, b, c, d);
+	ROUND(5, d, e, f, g, h, a, b, c);
+	ROUND(6, c, d, e, f, g, h, a, b);
+	ROUND(7, b, c, d, e, f, g, h, a);
+	ROUND(8, a, b, c, d, e, f, g, h);
+	ROUND(9, h, a, b, c, d, e, f, g);
+	ROUND(10, g, h, a, b, c, d, e, f);
+	ROUND(11, f, g, h, a, b, c, d, e);
+	ROUND(12, e, f, g, h, a, b, c, d);
+	ROUND(13, d, e, f, g, h, a, b, c);
+	ROUND(14, c, d, e, f, g, h, a, b);
+	ROUND(15, b, c, d, e, f, g, h, a);
+
+	s[0] = a, s[1] = b, s[2] = c, s[3] = d, s[4] = e, s[5] = f, s[6] = g, s[7] = h;
+}
+
+/* The next sixteen words of the message schedule take the place of the last. */
+INLINE void FN(expand)(VEC w[16])
+{
+	EXPAND(0), EXPAND(1), EXPAND(2), EXPAND(3), EXPAND(4), EXPAND(5), EXPAND(6), EXPAND(7);
+	EXPAND(8), EXPAND(9), EXPAND(10), EXPAND(11), EXPAND(12), EXPAND(13), EXPAND(14), EXPAND(15);
+}
+
+/* One compression: s takes in the block w, which is used up. */
+INLINE void FN(block)(VEC s[8], VEC w[16])
+{
+	VEC sum[8];
+
+	for (int i = 0; i < 8; i++)
+		sum[i] = s[i];
+	FN(rounds)(sum, w, K);
+	for (int i = 16; i < ROUNDS; i += 16) {
+		FN(expand)(w);
+		FN(rounds)(sum, w, K + i);
+	}
+	for (int i = 0; i < 8; i++)
+		s[i] += sum[i];
+}
+
+#if LANES == 1
+
+TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t count)
+{
+	WORD w[16];
+
+	for (; count > 0; count--, data += sizeof(w)) {
+		for (int i = 0; i < 16; i++)
+			w[i] = get_word(data + i * sizeof(WORD));
+		FN(block)(WORDS(*state), w);
+	}
+}
+
+#else
+
+#ifndef INDEXES_4
+/* f(s, i), ... f(s, i + N - 1): __builtin_shufflevector() wants every index spelled out. */
+#define INDEXES_4(f, s, i) f(s, (i)), f(s, (i) + 1), f(s, (i) + 2), f(s, (i) + 3)
+#define INDEXES_8(f, s, i) INDEXES_4(f, s, i), INDEXES_4(f, s, (i) + 4)
+#define INDEXES_16(f, s, i) INDEXES_8(f, s, i), INDEXES_8(f, s, (i) + 8)
+#define INDEXES_32(f, s, i) INDEXES_16(f, s, i), INDEXES_16(f, s, (i) + 16)
+#define INDEXES_64(f, s, i) INDEXES_32(f, s, i), INDEXES_32(f, s, (i) + 32)
+#define INDEXES__(n, f, s) INDEXES_##n(f, s, 0)
+#define INDEXES_(n, f, s) INDEXES__(n, f, s)
+
+#define LOW(s, i) ((i) & (s) ? LANES + (i) - (s) : (i))
+#define HIGH(s, i) ((i) & (s) ? LANES + (i) : (i) + (s))
+#define REVERSE(s, i) ((i) ^ ((s) - 1))
+
+/* Exchange the off-diagonal s x s squares of each 2s x 2s square. */
+#define TRANSPOSE(v, s) do {									\
+	for (int i = 0; i < LANES; i++) {							\
+		if (i & (s))									\
+			continue;								\
+		VEC low = __builtin_shufflevector(v[i], v[i + (s)], INDEXES_(LANES, LOW, s));	\
+		v[i + (s)] = __builtin_shufflevector(v[i], v[i + (s)], INDEXES_(LANES, HIGH, s)); \
+		v[i] = low;									\
+	}											\
+} while (0)
+#endif
+
+/* LANES words of each message become LANES vectors with one word of all messages. */
+INLINE void FN(load)(VEC v[LANES], const u8 *const lane[LANES], size_t offset)
+{
+	for (int i = 0; i < LANES; i++) {
+		FN(bytes) b;
+
+		__builtin_memcpy(&b, lane[i] + offset, sizeof(b));
+		v[i] = (VEC)__builtin_shufflevector(b, b, INDEXES_(LANE_BYTES, REVERSE, sizeof(WORD)));
+	}
+	TRANSPOSE(v, 1);
+	TRANSPOSE(v, 2);
+#if LANES > 4
+	TRANSPOSE(v, 4);
+#endif
+#if LANES > 8
+	TRANSPOSE(v, 8);
+#endif
+}
+
+TARGET static void FN(hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests)
+{
+	const u8 *lane[LANES];
+	VEC s[8], w[16];
+
+	/* A lane without a message does the work of the last one again. */
+	for (size_t i = 0; i < LANES; i++)
+		lane[i] = data + (i < count ? i : count - 1) * size;
+	for (int i = 0; i < 8; i++)
+		s[i] = (VEC){} + WORDS(*start)[i];
+
+	for (size_t offset = 0; offset < size; offset += sizeof(WORD) * 16) {
+		for (int i = 0; i < 16; i += LANES)
+			FN(load)(w + i, lane, offset + i * sizeof(WORD));
+		FN(block)(s, w);
+	}
+
+	for (int i = 0; i < 16; i++)
+		w[i] = (VEC){};
+	w[0] += (WORD)1 << (8 * sizeof(WORD) - 1);
+	w[15] += (WORD)(8 * (start->size + size));
+	FN(block)(s, w);
+
+	for (size_t i = 0; i < count; i++)
+		for (int j = 0; j < 8; j++, digests += sizeof(WORD))
+			put_word(digests, s[j][i]);
+}
+
+#endif
+
+#undef VEC
+#undef INLINE
+#undef FN
+#undef TARGET
+#undef LANES
+#undef LANE_BYTES
