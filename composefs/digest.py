@@ -20,10 +20,20 @@ class Algorithm(enum.Enum):
     SHA256 = "fsverity-sha256-12"
     SHA512 = "fsverity-sha512-12"
 
-    def __init__(self, text: str) -> None:
-        self.hash_name = text.removeprefix(_PREFIX).partition("-")[0]  # as hashlib spells it
-        self.kernel_id = {"sha256": 1, "sha512": 2}[self.hash_name]  # FS_VERITY_HASH_ALG_*
-        self.digest_size = {"sha256": 32, "sha512": 64}[self.hash_name]  # bytes
+    @property
+    def hash_name(self) -> str:
+        """The hash as hashlib spells it."""
+        return self.value.removeprefix(_PREFIX).partition("-")[0]
+
+    @property
+    def kernel_id(self) -> int:
+        """The kernel's number, FS_VERITY_HASH_ALG_*."""
+        return {"sha256": 1, "sha512": 2}[self.hash_name]
+
+    @property
+    def digest_size(self) -> int:
+        """The size of a digest in bytes."""
+        return {"sha256": 32, "sha512": 64}[self.hash_name]
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from composefs import _native
 from composefs.errors import FormatError
@@ -264,7 +264,7 @@ def _entry(offset: int, fields: tuple[bytes, ...], pending: dict[bytes, bytes]) 
 
 def _extended(entry: Entry, pending: dict[bytes, bytes]) -> Entry:
     """Return *entry* with its extensions applied: pax records go over GNU's long names."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if _LONG_NAME in pending:
         changes["path"] = pending[_LONG_NAME].removesuffix(b"\0")
     if _LONG_LINK in pending:
@@ -274,9 +274,9 @@ def _extended(entry: Entry, pending: dict[bytes, bytes]) -> Entry:
     return entry._replace(**changes)
 
 
-def _pax_changes(data: bytes) -> dict[str, object]:
+def _pax_changes(data: bytes) -> dict[str, Any]:
     """Return the fields of an entry that the pax records in *data* set."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     xattrs: dict[bytes, bytes] = {}
     sparse: dict[bytes, bytes] = {}
     sparse_name = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -46,7 +46,9 @@ def decompress(file: Readable, source: str) -> Iterator[memoryview]:
         FormatError: *source*, as *file* is called in messages, is not a sequence of whole frames.
     """
     frames = _Frames(file, source)
-    reader = zstandard.ZstdDecompressor().stream_reader(frames, read_size=_READ_SIZE, read_across_frames=True)
+    # All that the decoder asks of its source is read(size), whatever its type stub says.
+    stream = cast("BinaryIO", frames)
+    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_size=_READ_SIZE, read_across_frames=True)
     slot = memoryview(bytearray(_SLOT_SIZE))
     try:
         while size := reader.readinto(slot):

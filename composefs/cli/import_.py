@@ -14,6 +14,7 @@ from composefs.errors import RepositoryError
 from composefs.oci import ImportResult, find_image, import_image
 from composefs.oci.manifest import Platform
 from composefs.repository import Repository
+from composefs.repository.refs import encode_tag
 
 DESCRIPTION = """\
 Import an OCI image into a composefs repository, every digest checked: those of
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Import, and print what became of it."""
     logging.basicConfig(format="%(message)s", level=logging.ERROR if arguments.quiet else logging.WARNING)
     platform = Platform.parse(arguments.platform) if arguments.platform is not None else None
+    encode_tag(arguments.name if arguments.name is not None else arguments.reference)  # before anything is made
     style = "none" if arguments.quiet else arguments.progress
     with _open_repository(arguments, platform) as repository, listener(style) as progress:
         result = import_image(

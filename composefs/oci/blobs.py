@@ -6,6 +6,7 @@ ask for.  Memory is bounded, whatever a blob inflates to.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zlib
@@ -16,11 +17,6 @@ from composefs import zstd
 from composefs.errors import FormatError, IntegrityError
 from composefs.oci.layout import open_regular
 from composefs.oci.manifest import Compression
-
-try:
-    from isal import igzip_lib
-except ImportError:  # no wheel for this CPU
-    igzip_lib = None
 
 READ_SIZE = 1 << 18  # bytes of a blob at a time
 SLOT_SIZE = 1 << 20  # bytes of tar archive at a time: large enough that a call is cheap, small enough for the cache
@@ -107,7 +103,7 @@ def _gunzip(blob: BlobReader) -> Iterator[bytes]:
         member = new_member_decoder()
         try:
             yield from _inflate(blob, member, data)
-        except DECODER_ERRORS as error:
+        except decoder_errors as error:
             text = str(error).partition(": ")[2] or str(error)
             raise FormatError(blob.source, blob.offset, f"gzip member at {start} is broken: {text}") from None
         data, members = _fill(blob, member.unused_data), members + 1
@@ -144,9 +140,17 @@ def _what_is_wrong(data: bytes, members: int) -> str:
 class MemberDecoder(Protocol):
     """A decoder of one gzip member that never puts out more than it is asked to."""
 
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool:
+        """Whether the member has ended."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether there is nothing to put out before more comes in."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given beyond the end of the member."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         """Return at most *max_length* bytes; what is left of *data* is kept for the next call."""
@@ -176,11 +180,16 @@ class ZlibDecoder:
         return slot
 
 
-def new_isal_decoder() -> MemberDecoder:
-    """Return ISA-L's decoder of a gzip member, twice as fast as zlib's."""
+def _isal_decoder() -> MemberDecoder:
     decoder: MemberDecoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     return decoder
 
 
-new_member_decoder: Callable[[], MemberDecoder] = ZlibDecoder if igzip_lib is None else new_isal_decoder
-DECODER_ERRORS = (zlib.error,) if igzip_lib is None else (zlib.error, igzip_lib.IsalError)
+new_member_decoder: Callable[[], MemberDecoder] = ZlibDecoder
+decoder_errors: tuple[type[Exception], ...] = (zlib.error,)
+with contextlib.suppress(ImportError):  # there is no wheel for this CPU
+    from isal import igzip_lib  # twice as fast as zlib
+
+    new_member_decoder = _isal_decoder
+    isal_error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # isal's stub says: an instance
+    decoder_errors = (zlib.error, isal_error)

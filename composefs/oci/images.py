@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from composefs.errors import ComposefsError, FormatError
 from composefs.oci.importer import config_name
-from composefs.oci.manifest import Manifest
+from composefs.oci.manifest import Manifest, parse_object
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, decode_tag
 from composefs.splitstream import ContentType
@@ -65,7 +64,7 @@ def _read(repository: Repository, tag: str, stream: str) -> TaggedImage:
     config: dict[str, object] = {}
     if manifest.is_container:
         with repository.streams.open(config_name(manifest.config.digest), ContentType.CONFIG) as opened:
-            config = json.loads(opened.read_body())
+            config = parse_object(opened.read_body(), f"config {manifest.config.digest}")
     created = config.get("created")
     return TaggedImage(
         name=tag,

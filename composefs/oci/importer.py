@@ -144,7 +144,7 @@ def import_image(
             outcome.streams[plan.diff_id] = plan.present
             listener(LayerPresent(plan.index, plan.diff_id))
     if missing:
-        _import_layers(repository, layout, missing, outcome, workers, executor, listener)
+        _import_layers(repository, layout, missing, outcome, listener, workers=workers, executor=executor)
     verity = _name_image(repository, image, outcome, tag, listener)
     seconds = time.monotonic() - start
     listener(ImportDone(tag, seconds))
@@ -233,9 +233,10 @@ def _import_layers(
     layout: OciLayout,
     missing: Sequence[_Plan],
     outcome: _Outcome,
+    listener: Listener,
+    *,
     workers: int | None,
     executor: Executor | None,
-    listener: Listener,
 ) -> None:
     """Run one job for each missing layer, the largest first; the first failure stops the rest."""
     board = Board(len(missing))
@@ -372,8 +373,8 @@ def _store_json(repository: Repository, content_type: bytes, data: bytes, refs: 
     writer = repository.streams.writer(content_type)
     for name, digest in refs.items():
         writer.name(name, digest.raw)
-    digest, _ = repository.objects.ensure(data)
-    writer.external(digest, len(data))
+    body, _ = repository.objects.ensure(data)
+    writer.external(body, len(data))
     return repository.streams.store(writer)
 
 

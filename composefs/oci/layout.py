@@ -121,7 +121,7 @@ class OciLayout:
         if not named:
             tags = [descriptor.tag for descriptor in index if descriptor.tag]
             raise NotFoundError(f"{self.path} has no tag {tag!r}; {_listed('it has', tags)}")
-        candidates = list(self._manifests(named, 0))
+        candidates = list(self._manifests(named, 0, set()))
         wanted = platform or host_platform()
         ranked = [
             (rank, candidate) for candidate in candidates if (rank := _rank(candidate.platform, wanted)) is not None
@@ -140,15 +140,21 @@ class OciLayout:
             )
         return found[0]
 
-    def _manifests(self, descriptors: list[Descriptor], depth: int) -> Iterator[Descriptor]:
-        """Yield the manifests that *descriptors* lead to, each with its platform, if that can be told."""
+    def _manifests(self, descriptors: list[Descriptor], depth: int, seen: set[str]) -> Iterator[Descriptor]:
+        """Yield the manifests that *descriptors* lead to, each with its platform, if that can be told.
+
+        An index that was *seen* is not read again: a few that each hold the next one many times would take for ever.
+        """
         for descriptor in descriptors:
             if descriptor.is_index:
+                if descriptor.digest in seen:
+                    continue
+                seen.add(descriptor.digest)
                 source = f"index {descriptor.digest}"
                 if depth == _INDEX_DEPTH:
                     raise FormatError(source, 0, f"more than {_INDEX_DEPTH} indexes inside one another")
                 inner = parse_index(self._read_blob(descriptor, "index"), source)
-                for found in self._manifests(list(inner), depth + 1):
+                for found in self._manifests(list(inner), depth + 1, seen):
                     yield _replace_tag(found, descriptor.tag)
             elif descriptor.is_manifest:
                 yield descriptor if descriptor.platform else self._with_platform(descriptor)

@@ -130,7 +130,7 @@ class Manifest:
         Raises:
             FormatError: it is none.
         """
-        value = _object(data, source)
+        value = parse_object(data, source)
         if value.get("schemaVersion") != 2:
             raise FormatError(source, 0, f"schemaVersion {value.get('schemaVersion')!r}, wanted 2")
         media_type = value.get("mediaType")
@@ -157,7 +157,7 @@ class Config:
         Raises:
             FormatError: it is none.
         """
-        value = _object(data, source)
+        value = parse_object(data, source)
         rootfs = value.get("rootfs")
         diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         if not isinstance(diff_ids, list):
@@ -173,18 +173,23 @@ def parse_index(data: bytes, source: str) -> tuple[Descriptor, ...]:
     Raises:
         FormatError: it is none.
     """
-    manifests = _object(data, source).get("manifests")
+    manifests = parse_object(data, source).get("manifests")
     if not isinstance(manifests, list):
         raise FormatError(source, 0, "manifests is no list")
     return tuple(_descriptor(item, f"{source}, manifest {i}") for i, item in enumerate(manifests, 1))
 
 
-def _object(data: bytes, source: str) -> _Json:
+def parse_object(data: bytes, source: str) -> _Json:
+    """Return the JSON object in *data*.
+
+    Raises:
+        FormatError: it is none.
+    """
     try:
         value = json.loads(data)
     except json.JSONDecodeError as error:
         raise FormatError(source, error.pos, f"broken JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bytes that are no text, numbers of thousands of digits, deep nesting
         raise FormatError(source, 0, f"broken JSON: {error}") from None
     if not isinstance(value, dict):
         raise FormatError(source, 0, "not a JSON object")

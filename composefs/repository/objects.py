@@ -47,6 +47,7 @@ class ObjectStore:
 
     def __init__(self, repository_fd: int, path: str, algorithm: Algorithm, *, require_verity: bool) -> None:
         self._repository_fd, self._path, self._algorithm = repository_fd, path, algorithm
+        self._kernel_id, self._digest_size = algorithm.kernel_id, algorithm.digest_size
         self._require_verity = require_verity
         self.load_durable: Callable[[], DurableObjects] = lambda: DurableObjects([], algorithm.digest_size)
         self._durable: DurableObjects | None = None
@@ -66,7 +67,7 @@ class ObjectStore:
         Raises:
             OSError: it could not be written; nothing is left behind.
         """
-        digest = _native.verity_digest(self._algorithm.kernel_id, data, self._algorithm.digest_size)
+        digest = _native.verity_digest(self._kernel_id, data, self._digest_size)
         path = object_path(digest)
         broken = False
         info = self._stat(path)
@@ -74,9 +75,8 @@ class ObjectStore:
             if self._is_whole(digest, path, info, len(data)):
                 return digest, False
             broken = True
-        staging = self._stage()
+        staging = self._stage(data)
         try:
-            staging.write(data)
             return digest, staging.publish(digest, replace=broken)
         finally:
             staging.close()
@@ -93,7 +93,7 @@ class ObjectStore:
 
     def ensure_file(self, fd: int) -> Stored:
         """Store a copy of the file *fd*, from its start; shares the blocks where the file system can (reflink)."""
-        digest = _native.verity_digest_fd(self._algorithm.kernel_id, fd, self._algorithm.digest_size)
+        digest = _native.verity_digest_fd(self._kernel_id, fd, self._digest_size)
         path = object_path(digest)
         info = self._stat(path)
         if info is not None and self._is_whole(digest, path, info, os.fstat(fd).st_size):
@@ -194,12 +194,12 @@ class ObjectStore:
             return None
         return verity.compute_file_digest(fd, self._algorithm).raw
 
-    def _stage(self) -> _Staging:
+    def _stage(self, data: Buffer = b"") -> _Staging:
+        """Return a new file that holds *data*."""
         directory = self._directory()
         if self._has_unnamed_files:
             try:
-                fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE, dir_fd=directory)
-                return _Staging(self, fd, None)
+                return _Staging(self, _native.store_file(directory, data), None)
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise self._located(error, ".") from None
@@ -207,9 +207,15 @@ class ObjectStore:
         name = f".tmp-object-{os.urandom(6).hex()}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         try:
-            return _Staging(self, os.open(name, flags, _FILE_MODE, dir_fd=directory), name)
+            staging = _Staging(self, os.open(name, flags, _FILE_MODE, dir_fd=directory), name)
         except OSError as error:
             raise self._located(error, name) from None
+        try:
+            staging.write(data)
+        except OSError:
+            staging.close()
+            raise
+        return staging
 
     def _located(self, error: OSError, path: str) -> OSError:
         """Return *error* with the path that a person can look at."""

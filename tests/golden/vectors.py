@@ -42,16 +42,27 @@ def layer_archives(name: str) -> list[bytes]:
     return [layer.tar for layer in _generated()[name].layers]
 
 
+sys.path.insert(0, str(ROOT))  # the generator imports itself as a top-level package
+import make  # noqa: E402
+from generator.layout import TAR, Image, Layer  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
+
 @functools.cache
-def _generated() -> Any:
-    sys.path.insert(0, str(ROOT))  # the generator imports itself as a top-level package
-    try:
-        import make
-        from generator.layout import Image
-    finally:
-        sys.path.remove(str(ROOT))
-    vectors = make.shared_vectors()
-    return {case.name: Image.of(case.layers) for cases in (vectors.images, vectors.random) for case in cases}
+def _generated() -> dict[str, Image]:
+    cases = make.shared_vectors()
+    return {case.name: Image.of(case.layers) for cases in (cases.images, cases.random) for case in cases}
+
+
+def layer(tar: bytes, blob: bytes, media_type: str = TAR) -> Layer:
+    """Return a layer that is stored as *blob*."""
+    return Layer(tar, blob, media_type)
+
+
+def layers_layout(layers: list[Layer]) -> Image:
+    """Return an image of *layers*, which can be written as a layout."""
+    return Image.of(layers)
 
 
 def lines(text: list[str] | Json) -> str:
