@@ -36,7 +36,7 @@ class BlobReader:
 
     def __init__(self, path: str, digest: str, size: int, source: str, advance: Callable[[int], None]) -> None:
         self.source = source
-        self._digest, self._size, self._advance = digest, size, advance
+        self._digest, self._size, self.advance = digest, size, advance
         self._sha256 = hashlib.sha256()
         self.offset = 0  # bytes read so far
         self._fd = open_regular(path, source)
@@ -62,7 +62,7 @@ class BlobReader:
         self.offset += len(data)
         if self.offset > self._size:
             raise IntegrityError(f"{self.source}, blob {self._digest}", f"{self._size} bytes", "more: it grows")
-        self._advance(len(data))
+        self.advance(len(data))
         return data
 
     def verify(self) -> None:

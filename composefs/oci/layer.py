@@ -120,6 +120,7 @@ def _store_archive(repository: Repository, blob: BlobReader, job: LayerJob, stat
     sha256 = hashlib.sha256()
     try:
         for slot in decompress(blob, job.compression):
+            blob.advance(0)  # one piece of a blob may inflate to gigabytes, and the import may have been stopped
             sha256.update(slot)
             for event in splitter.feed(slot):
                 if isinstance(event, Inline):

@@ -189,7 +189,10 @@ def parse_object(data: bytes, source: str) -> _Json:
         value = json.loads(data)
     except json.JSONDecodeError as error:
         raise FormatError(source, error.pos, f"broken JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # bytes that are no text, numbers of thousands of digits, deep nesting
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # bytes that are no text, numbers of thousands of digits, deep nesting
         raise FormatError(source, 0, f"broken JSON: {error}") from None
     if not isinstance(value, dict):
         raise FormatError(source, 0, "not a JSON object")

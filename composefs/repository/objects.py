@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from composefs import _native, verity
@@ -69,15 +69,12 @@ class ObjectStore:
         """
         digest = _native.verity_digest(self._kernel_id, data, self._digest_size)
         path = object_path(digest)
-        broken = False
         info = self._stat(path)
-        if info is not None:
-            if self._is_whole(digest, path, info, len(data)):
-                return digest, False
-            broken = True
+        if info is not None and self._is_whole(digest, path, info, len(data)):
+            return digest, False
         staging = self._stage(data)
         try:
-            return digest, staging.publish(digest, replace=broken)
+            return digest, staging.publish(digest, replace=info is not None)
         finally:
             staging.close()
 
@@ -92,18 +89,33 @@ class ObjectStore:
             writer.close()
 
     def ensure_file(self, fd: int) -> Stored:
-        """Store a copy of the file *fd*, from its start; shares the blocks where the file system can (reflink)."""
+        """Store a copy of the regular file *fd*, from its start; its blocks are shared where the file system can.
+
+        What is hashed is what is stored, also if somebody writes to the file meanwhile.
+        """
+        staging = self._stage()
+        try:
+            if staging.reflink(fd):
+                digest = _native.verity_digest_fd(self._kernel_id, staging.fd, self._digest_size)
+                return digest, self._settle(digest, os.fstat(staging.fd).st_size, staging)
+        finally:
+            staging.close()
         digest = _native.verity_digest_fd(self._kernel_id, fd, self._digest_size)
         path = object_path(digest)
         info = self._stat(path)
         if info is not None and self._is_whole(digest, path, info, os.fstat(fd).st_size):
             return digest, False
-        staging = self._stage()
+        return self.ensure_pieces(_pieces(fd))
+
+    def ensure_path(self, path: str | os.PathLike[str]) -> Stored:
+        """Store a copy of the regular file at *path*, as `ensure_file` does."""
+        fd = os.open(path, _READ_FLAGS)
         try:
-            staging.copy(fd)
-            return digest, staging.publish(digest, replace=info is not None)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "is no regular file", os.fspath(path))
+            return self.ensure_file(fd)
         finally:
-            staging.close()
+            os.close(fd)
 
     def writer(self) -> ObjectWriter:
         """Return a writer for an object that is too large for memory."""
@@ -145,6 +157,14 @@ class ObjectStore:
         staging = self._stage()
         staging.forget_name()
         return open(staging.fd, "w+b")
+
+    def _settle(self, digest: bytes, size: int, staging: _Staging) -> bool:
+        """Publish *staging*, which holds the object *digest*, unless it exists; return whether it did not."""
+        path = object_path(digest)
+        info = self._stat(path)
+        if info is not None and self._is_whole(digest, path, info, size):
+            return False
+        return staging.publish(digest, replace=info is not None)
 
     def _directory(self) -> int:
         if self._directory_fd is None:
@@ -238,13 +258,9 @@ class ObjectWriter:
 
     def finish(self) -> Stored:
         """Give the object its name, unless it exists already, and close the file."""
-        digest = self._builder.finish().raw
-        path = object_path(digest)
-        info = self._store._stat(path)
         try:
-            if info is not None and self._store._is_whole(digest, path, info, self._size):
-                return digest, False
-            return digest, self._staging.publish(digest, replace=info is not None)
+            digest = self._builder.finish().raw
+            return digest, self._store._settle(digest, self._size, self._staging)
         finally:
             self.close()
 
@@ -268,17 +284,15 @@ class _Staging:
             except OSError as error:
                 raise self._store._located(error, ".") from None
 
-    def copy(self, source: int) -> None:
+    def reflink(self, source: int) -> bool:
+        """Share the blocks of the file *source*; return whether that could be done."""
         try:
             _native.reflink(source, self.fd)
-            return
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
-                raise self._store._located(error, ".") from None
-        offset = 0
-        while data := os.pread(source, _COPY_SIZE, offset):
-            self.write(data)
-            offset += len(data)
+            if error.errno in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
+                return False
+            raise self._store._located(error, ".") from None
+        return True
 
     def publish(self, digest: bytes, *, replace: bool) -> bool:
         """Seal the file and link it as the object *digest*; return whether it was not there."""
@@ -336,6 +350,13 @@ class _Staging:
             raise store._located(OSError(errno.EOPNOTSUPP, "the file system has no fs-verity"), path)
         else:
             store._has_verity = False
+
+
+def _pieces(fd: int) -> Iterator[bytes]:
+    offset = 0
+    while data := os.pread(fd, _COPY_SIZE, offset):
+        yield data
+        offset += len(data)
 
 
 def make_directory(name: str, dir_fd: int) -> None:
