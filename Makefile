@@ -1,0 +1,47 @@
+# What people do with a checkout; scripts/ has what takes more than a line.
+
+PYTHON ?= python3
+VENV ?= .venv
+SCALE ?= full
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built
+SOURCES := $(wildcard csrc/*.[ch] csrc/*.py csrc/*/*.h) pyproject.toml setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo check lint types test bench format clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(STAMP) ## virtual environment with the package and its tools
+
+$(STAMP): $(SOURCES)
+	@scripts/venv.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: build ## a sample image: import, listing, digest
+	@scripts/demo.sh "$(BIN)"
+
+check: ## all that CI checks: format, lint, types, layers, tests, C, packages
+	@scripts/install-tools.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/check.sh "$(BIN)"
+
+lint: build ## format, lint, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: build ## the tests in Python
+	$(BIN)/python -m pytest
+
+bench: build ## compare with cfsctl; SCALE=full, medium or small (two minutes)
+	$(BIN)/python bench/macro.py --scale $(SCALE)
+
+format: build ## put the code into its form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove what was built
+	rm -rf build dist $(VENV) composefs/_cfs*.so composefs.egg-info

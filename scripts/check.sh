@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# check.sh BIN: run every check with the tools in BIN, and print the coverage of Python and C at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$1
+
+step() {
+    printf '\n== %s\n' "$*"
+}
+
+if cfsctl=$(scripts/cfsctl.sh); then
+    PATH=$(dirname "$cfsctl"):$PATH
+elif [ -n "${COMPOSEFS_REQUIRE_TOOLS:-}" ]; then
+    exit 1
+fi
+
+step format, lint, types, layers
+"$bin/ruff" format --check
+"$bin/ruff" check
+"$bin/mypy"
+"$bin/lint-imports" | tail -n 4
+
+step C under the address and undefined behaviour sanitizers
+csrc/tests/run.sh asan
+
+step packages
+scripts/check-package.sh "$bin"
+
+step tests
+"$bin/coverage" erase
+"$bin/coverage" run -m pytest
+
+step coverage of Python
+"$bin/coverage" combine --quiet
+"$bin/coverage" report
+
+step coverage of C
+csrc/tests/run.sh gcov
+
+step all checks passed

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# demo.sh BIN: make a sample image, import it twice, list it, and take a layer out again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$(cd "$1" && pwd):$PATH
+demo=build/demo
+rm -rf "$demo"
+mkdir -p "$demo"
+
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+run python scripts/sample_image.py "$demo/image"
+run composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo
+run composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo
+run composefs --repo "$demo/repo" oci images
+layer=$(composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo --json --progress none |
+    python -c 'import json, sys; print(json.load(sys.stdin)["layers"][0]["diff_id"])')
+printf '\n$ composefs --repo %s oci layer %s | sha256sum\n' "$demo/repo" "$layer"
+composefs --repo "$demo/repo" oci layer "$layer" | sha256sum | tee "$demo/sum"
+grep -q "^${layer#sha256:} " "$demo/sum"
+run composefs digest README.md
