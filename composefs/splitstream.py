@@ -118,6 +118,12 @@ class SplitstreamWriter:
         yield named_refs
         yield from self._section.pieces()
 
+    def close(self) -> None:
+        """Let go of the files for what did not fit memory."""
+        if self._run_file is not None:
+            self._run_file.close()
+        self._section.close()
+
     def _flush(self) -> None:
         """Emit the inline run as one chunk, as readers of layers want it."""
         size = self._run_file_size + len(self._run)
@@ -160,6 +166,9 @@ class _Section:
         self._file.seek(0)
         while piece := self._file.read(_PIECE):
             yield piece
+        self._file.close()
+
+    def close(self) -> None:
         self._file.close()
 
 

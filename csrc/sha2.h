@@ -30,47 +30,52 @@ typedef u8 FN(bytes) __attribute__((vector_size(LANES * sizeof(WORD))));
 #define CHOOSE(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
 #define MAJORITY(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
 
-#define ROUND(i, a, b, c, d, e, f, g, h) do {				\
-	h += k[i] + w[i];						\
-	h += CHOOSE(e, f, g);						\
-	h += SUM1(e);							\
-	d += h;								\
-	h += SUM0(a) + MAJORITY(a, b, c);				\
+/* The order of the sums keeps the way from one e to the next short. */
+#define ROUND(word, a, b, c, d, e, f, g, h) do {				\
+	h += word;								\
+	h += CHOOSE(e, f, g);							\
+	h += SUM1(e);								\
+	d += h;									\
+	h += SUM0(a) + MAJORITY(a, b, c);					\
 } while (0)
 
-#define EXPAND(i) (w[i] += SIGMA0(w[((i) + 1) & 15]) + w[((i) + 9) & 15] + SIGMA1(w[((i) + 14) & 15]))
+/* Eight rounds; NEXT(i) is the sum of word and constant for each. */
+#define ROUNDS_8(NEXT, i) do {							\
+	ROUND(NEXT((i) + 0), a, b, c, d, e, f, g, h);				\
+	ROUND(NEXT((i) + 1), h, a, b, c, d, e, f, g);				\
+	ROUND(NEXT((i) + 2), g, h, a, b, c, d, e, f);				\
+	ROUND(NEXT((i) + 3), f, g, h, a, b, c, d, e);				\
+	ROUND(NEXT((i) + 4), e, f, g, h, a, b, c, d);				\
+	ROUND(NEXT((i) + 5), d, e, f, g, h, a, b, c);				\
+	ROUND(NEXT((i) + 6), c, d, e, f, g, h, a, b);				\
+	ROUND(NEXT((i) + 7), b, c, d, e, f, g, h, a);				\
+} while (0)
 #endif
 
+/*
+ * Return the i-th of sixteen words plus its constant.  Where more words are wanted, the one sixteen places later in the
+ * message schedule takes its place; done here, between the rounds, this is a tenth faster than all sixteen at once.
+ */
+INLINE VEC FN(next)(VEC w[16], const WORD *k, int i, bool more)
+{
+	VEC sum = w[i] + k[i];
+
+	if (more)
+		w[i] += SIGMA0(w[(i + 1) & 15]) + w[(i + 9) & 15] + SIGMA1(w[(i + 14) & 15]);
+	return sum;
+}
+
 /* Sixteen rounds; the state s is a, b, ... h. */
-INLINE void FN(rounds)(VEC s[8], const VEC w[16], const WORD *k)
+INLINE void FN(rounds)(VEC s[8], VEC w[16], const WORD *k, bool more)
 {
 	VEC a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
 
-	ROUND(0, a, b, c, d, e, f, g, h);
-	ROUND(1, h, a, b, c, d, e, f, g);
-	ROUND(2, g, h, a, b, c, d, e, f);
-	ROUND(3, f, g, h, a, b, c, d, e);
-	ROUND(4, e, f, g, h, a, b, c, d);
-	ROUND(5, d, e, f, g, h, a, b, c);
-	ROUND(6, c, d, e, f, g, h, a, b);
-	ROUND(7, b, c, d, e, f, g, h, a);
-	ROUND(8, a, b, c, d, e, f, g, h);
-	ROUND(9, h, a, b, c, d, e, f, g);
-	ROUND(10, g, h, a, b, c, d, e, f);
-	ROUND(11, f, g, h, a, b, c, d, e);
-	ROUND(12, e, f, g, h, a, b, c, d);
-	ROUND(13, d, e, f, g, h, a, b, c);
-	ROUND(14, c, d, e, f, g, h, a, b);
-	ROUND(15, b, c, d, e, f, g, h, a);
+#define NEXT(i) FN(next)(w, k, i, more)
+	ROUNDS_8(NEXT, 0);
+	ROUNDS_8(NEXT, 8);
+#undef NEXT
 
 	s[0] = a, s[1] = b, s[2] = c, s[3] = d, s[4] = e, s[5] = f, s[6] = g, s[7] = h;
-}
-
-/* The next sixteen words of the message schedule take the place of the last. */
-INLINE void FN(expand)(VEC w[16])
-{
-	EXPAND(0), EXPAND(1), EXPAND(2), EXPAND(3), EXPAND(4), EXPAND(5), EXPAND(6), EXPAND(7);
-	EXPAND(8), EXPAND(9), EXPAND(10), EXPAND(11), EXPAND(12), EXPAND(13), EXPAND(14), EXPAND(15);
 }
 
 /* One compression: s takes in the block w, which is used up. */
@@ -80,11 +85,9 @@ INLINE void FN(block)(VEC s[8], VEC w[16])
 
 	for (int i = 0; i < 8; i++)
 		sum[i] = s[i];
-	FN(rounds)(sum, w, K);
-	for (int i = 16; i < ROUNDS; i += 16) {
-		FN(expand)(w);
-		FN(rounds)(sum, w, K + i);
-	}
+	for (int i = 0; i < ROUNDS - 16; i += 16)
+		FN(rounds)(sum, w, K + i, true);
+	FN(rounds)(sum, w, K + ROUNDS - 16, false);
 	for (int i = 0; i < 8; i++)
 		s[i] += sum[i];
 }
@@ -100,6 +103,19 @@ TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t
 			w[i] = get_word(data + i * sizeof(WORD));
 		FN(block)(WORDS(*state), w);
 	}
+}
+
+/* One compression, with a schedule made before: wk[i * stride] is the sum of word and constant of round i. */
+INLINE void FN(scheduled)(WORD s[8], const WORD *wk, size_t stride)
+{
+	WORD a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
+
+#define NEXT(i) wk[(i) * stride]
+	for (int i = 0; i < ROUNDS; i += 8)
+		ROUNDS_8(NEXT, i);
+#undef NEXT
+
+	s[0] += a, s[1] += b, s[2] += c, s[3] += d, s[4] += e, s[5] += f, s[6] += g, s[7] += h;
 }
 
 #else
@@ -147,6 +163,36 @@ INLINE void FN(load)(VEC v[LANES], const u8 *const lane[LANES], size_t offset)
 #if LANES > 8
 	TRANSPOSE(v, 8);
 #endif
+}
+
+/*
+ * One message.  Its compressions wait for each other, but their message schedules do not: those of LANES blocks are made
+ * at once, which leaves the scalar rounds.
+ */
+TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t count)
+{
+	const size_t block_size = 16 * sizeof(WORD);
+	WORD wk[ROUNDS][LANES];
+	const u8 *lane[LANES];
+	VEC w[16];
+
+	for (; count >= LANES; count -= LANES, data += LANES * block_size) {
+		for (int i = 0; i < LANES; i++)
+			lane[i] = data + i * block_size;
+		for (int i = 0; i < 16; i += LANES)
+			FN(load)(w + i, lane, i * sizeof(WORD));
+		for (int round = 0; round < ROUNDS; round += 16) {
+#pragma GCC unroll 16
+			for (int i = 0; i < 16; i++) {
+				VEC sum = FN(next)(w, K + round, i, round + 16 < ROUNDS);
+
+				__builtin_memcpy(wk[round + i], &sum, sizeof(sum));
+			}
+		}
+		for (int i = 0; i < LANES; i++)
+			scheduled_generic(WORDS(*state), &wk[0][i], LANES);
+	}
+	compress_generic(state, data, count);
 }
 
 TARGET static void FN(hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests)

@@ -47,13 +47,13 @@ static inline void put_word(u8 *bytes, u32 word)
 #include "x86/shani.h"
 
 #define FN(name) name##_avx2
-#define TARGET __attribute__((target("avx2")))
+#define TARGET __attribute__((target("avx2,bmi2")))
 #define LANES 8
 #define LANE_BYTES 32
 #include "sha2.h"
 
 #define FN(name) name##_avx512
-#define TARGET __attribute__((target("avx512f,avx512bw")))
+#define TARGET __attribute__((target("avx512f,avx512bw,bmi2")))
 #define LANES 16
 #define LANE_BYTES 64
 #include "sha2.h"
@@ -61,9 +61,9 @@ static inline void put_word(u8 *bytes, u32 word)
 
 static const struct hash_impl impls[] = {
 #if defined(__x86_64__)
-	{ "avx512", CPU_AVX512, NULL, hash_lanes_avx512, 16, 10 },
-	{ "shani", CPU_SHANI, compress_shani, hash_lanes_shani, SHANI_LANES, SHANI_LANES },
-	{ "avx2", CPU_AVX2, NULL, hash_lanes_avx2, 8, 4 },
+	{ "shani", CPU_SHANI, compress_shani, hash_lanes_shani, SHANI_LANES, 2 },
+	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 16, 6 },
+	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 8, 3 },
 #endif
 	{ "generic", 0, compress_generic, NULL, 0, 0 },
 };

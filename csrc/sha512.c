@@ -56,19 +56,20 @@ static inline void put_word(u8 *bytes, u64 word)
 #include "sha2.h"
 
 #if defined(__x86_64__)
-#define FN(name) name##_bmi2
-#define TARGET __attribute__((target("bmi2")))
-#define LANES 1
+#define FN(name) name##_avx2
+#define TARGET __attribute__((target("avx2,bmi2")))
+#define LANES 4
+#define LANE_BYTES 32
 #include "sha2.h"
 
-#define FN(name) name##_avx2
-#define TARGET __attribute__((target("avx2")))
+#define FN(name) name##_avx512vl
+#define TARGET __attribute__((target("avx512vl,avx512bw,bmi2")))
 #define LANES 4
 #define LANE_BYTES 32
 #include "sha2.h"
 
 #define FN(name) name##_avx512
-#define TARGET __attribute__((target("avx512f,avx512bw")))
+#define TARGET __attribute__((target("avx512f,avx512bw,bmi2")))
 #define LANES 8
 #define LANE_BYTES 64
 #include "sha2.h"
@@ -76,8 +77,9 @@ static inline void put_word(u8 *bytes, u64 word)
 
 static const struct hash_impl impls[] = {
 #if defined(__x86_64__)
-	{ "avx512", CPU_AVX512, NULL, hash_lanes_avx512, 8, 3 },
-	{ "avx2", CPU_AVX2, compress_bmi2, hash_lanes_avx2, 4, 4 },
+	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 8, 6 },
+	{ "avx512vl", CPU_AVX512, compress_avx512vl, hash_lanes_avx512vl, 4, 2 },
+	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 4, 3 },
 #endif
 	{ "generic", 0, compress_generic, NULL, 0, 0 },
 };

@@ -15,9 +15,16 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from composefs.digest import Digest
@@ -257,9 +264,12 @@ def _import_layers(
         ]
         by_size = sorted(range(len(jobs)), key=lambda slot: jobs[slot].size, reverse=True)
         count = min(len(jobs), workers or available_cpus())
+        futures: dict[Future[LayerResult], int] = {}
         with _executor(executor, count) as pool:
-            futures = {pool.submit(import_layer, jobs[slot]): slot for slot in by_size}
             try:
+                with nullcontext() if executor is not None else _interrupts_held():
+                    for slot in by_size:
+                        futures[_submit(pool, jobs[slot])] = slot
                 _watch(futures, missing, board, outcome, listener)
             except BaseException:
                 board.cancel()
@@ -297,12 +307,22 @@ def _watch(
             listener(LayerDone(plan.index, plan.diff_id, result.stats.objects_new, result.stats.objects_present))
 
 
+def _submit(pool: Executor, job: LayerJob) -> Future[LayerResult]:
+    try:
+        return pool.submit(import_layer, job)
+    except BrokenExecutor:
+        raise _worker_died(job.label) from None
+
+
+def _worker_died(label: str) -> ComposefsError:
+    return ComposefsError(f"{label}: its worker process died; out of memory, or killed")
+
+
 def _result(future: Future[LayerResult], plan: _Plan) -> LayerResult:
     try:
         return future.result()
-    except BrokenProcessPool:
-        what = f"layer {plan.diff_id}: its worker process died; out of memory, or killed"
-        raise ComposefsError(what) from None
+    except BrokenExecutor:
+        raise _worker_died(f"layer {plan.diff_id}") from None
     except OSError as error:
         error.add_note(f"in layer {plan.diff_id}")
         raise
@@ -320,6 +340,16 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
         context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupts) as processes:
             yield processes
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait: processes that start meanwhile never see one, not even before they can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_interrupts() -> None:

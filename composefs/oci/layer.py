@@ -8,6 +8,7 @@ paths, digests and counts.
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
 
@@ -91,30 +92,31 @@ def import_layer(job: LayerJob) -> LayerResult:
             BlobReader(job.blob, job.digest, job.size, job.label, pen.advance) as blob,
         ):
             stats = Stats()
-            if job.compression is None:
-                writer = _store_blob(repository, blob, job.size, stats)
-            else:
-                writer = _store_archive(repository, blob, job, stats)
-            blob.verify()
-            stream = repository.streams.store(writer)
+            content_type = ContentType.BLOB if job.compression is None else ContentType.LAYER
+            with closing(repository.streams.writer(content_type)) as writer:
+                if job.compression is None:
+                    _store_blob(repository, blob, writer, job.size, stats)
+                else:
+                    _store_archive(repository, blob, writer, job, stats)
+                blob.verify()
+                stream = repository.streams.store(writer)
             stats.bytes_inline = writer.inline_size
             return LayerResult(stream, stats)
     finally:
         pen.close()
 
 
-def _store_blob(repository: Repository, blob: BlobReader, size: int, stats: Stats) -> SplitstreamWriter:
+def _store_blob(repository: Repository, blob: BlobReader, writer: SplitstreamWriter, size: int, stats: Stats) -> None:
     """Store an artifact's blob as the one object of a stream."""
-    writer = repository.streams.writer(ContentType.BLOB)
     pieces = iter(lambda: blob.read(SLOT_SIZE), b"")
     writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
-    return writer
 
 
-def _store_archive(repository: Repository, blob: BlobReader, job: LayerJob, stats: Stats) -> SplitstreamWriter:
+def _store_archive(
+    repository: Repository, blob: BlobReader, writer: SplitstreamWriter, job: LayerJob, stats: Stats
+) -> None:
     """Store a layer's archive as a stream of inline data and objects."""
     assert job.compression is not None
-    writer = repository.streams.writer(ContentType.LAYER)
     splitter = TarSplitter(job.label)
     contents = _Contents(repository.objects, stats)
     sha256 = hashlib.sha256()
@@ -137,7 +139,6 @@ def _store_archive(repository: Repository, blob: BlobReader, job: LayerJob, stat
     if got != job.diff_id:
         blob.verify()
         raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
-    return writer
 
 
 class _Contents:
