@@ -25,14 +25,17 @@ for tool in sh env uname cat rm mkdir ls; do
     ln -s "$(command -v $tool)" "$work/path/$tool"
 done
 "$bin/python" scripts/sample_image.py "$work/image"
-for python in python3.11 python3.12 python3.13 python3.14; do
-    real=$("$python" -c 'import sys; print(sys.executable)' 2>/dev/null) || continue
-    "$real" -m venv "$work/$python"
+for python in "$bin"/python "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3.1[1-9]; do
+    [ -x "$python" ] || continue
+    version=$("$python" -c 'import platform; print(platform.python_version())')
+    [ ! -e "$work/$version" ] || continue
+    "$python" -m venv "$work/$version"
     (
         export PATH=$work/path CC=/bin/false
-        "$work/$python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$wheel"
-        "$work/$python/bin/composefs-import" "oci:$work/image:demo" --repo "$work/repository-$python" --name sample --quiet
-        "$work/$python/bin/composefs" --repo "$work/repository-$python" oci images | tail -n 1
+        "$work/$version/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$wheel"
+        "$work/$version/bin/composefs-import" "oci:$work/image:demo" --repo "$work/repository-$version" --name sample --quiet
+        "$work/$version/bin/composefs" --repo "$work/repository-$version" oci images >"$work/images"
     )
-    echo "$python: installed and imported without a compiler"
+    grep -q '^sample ' "$work/images"
+    echo "Python $version: installed and imported without a compiler"
 done

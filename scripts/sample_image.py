@@ -1,7 +1,7 @@
 """Make a small OCI image on the spot, tagged `demo`, for this machine: `sample_image.py DIR`.
 
-Three layers of a made-up root file system, the same bytes each time: gzip, plain, gzip; with duplicates across layers, a
-symbolic and a hard link, an extended attribute and a whiteout.
+Three layers of a made-up root file system, the same bytes each time: gzip, plain, gzip; with duplicates across layers,
+a symbolic and a hard link, an extended attribute and a whiteout.
 """
 
 import gzip
@@ -18,6 +18,8 @@ from pathlib import Path
 MTIME = 1_700_000_000  # seconds; nothing depends on the clock
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+WORDS = ("every", "file", "once", "named", "by", "its", "digest", "and", "mounted", "by", "the", "kernel")
 
 Entry = tuple[tarfile.TarInfo, bytes]
 
@@ -67,8 +69,7 @@ def program(seeded: random.Random, size: int) -> bytes:
 
 
 def text(seeded: random.Random, size: int) -> bytes:
-    words = "every file once named by its digest and mounted by the kernel".split()
-    return " ".join(seeded.choices(words, k=size // 5)).encode() + b"\n"
+    return " ".join(seeded.choices(WORDS, k=size // 5)).encode() + b"\n"
 
 
 def archive(entries: Iterator[Entry]) -> bytes:
