@@ -50,6 +50,8 @@ def compute_file_digest(fd: int, algorithm: Algorithm) -> Digest:
 class DigestBuilder:
     """The fs-verity digest of content that comes in pieces, cut anywhere; for one thread at a time.
 
+    Pieces of 64 KiB and more are hashed the fastest.
+
     Args:
         algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
     """

@@ -18,10 +18,10 @@ typedef uint64_t u64;
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-/* cpu.c: sets of features; each implies those that its code needs besides, and that the kernel saves its registers. */
+/* cpu.c: sets of instructions whose registers the kernel saves. */
 #define CPU_SHANI	(1u << 0)	/* and SSE4.1 */
 #define CPU_AVX2	(1u << 1)	/* and BMI2 */
-#define CPU_AVX512	(1u << 2)	/* F and BW */
+#define CPU_AVX512	(1u << 2)	/* F, BW, VL, and BMI2 */
 
 u32 cpu_features(void);
 
@@ -37,17 +37,17 @@ struct sha2_state {
 	u64 size;		/* bytes hashed so far */
 };
 
-/* One way to compute a hash; what it cannot do well is left to the next in its table which this CPU can run. */
+/* One way to compute a hash; what is too little for its lanes is left to the next in its table that this CPU can run. */
 struct hash_impl {
 	const char *name;
 	u32 needs;		/* CPU_* */
 
-	/* Hash count blocks (of the hash) into the words of *state; NULL: left to the next. */
+	/* Hash count blocks (of the hash) into the words of *state, but do not count them. */
 	void (*compress)(struct sha2_state *state, const u8 *data, size_t count);
 
 	/*
 	 * Hash count messages of size bytes (a multiple of the hash's block), which follow each other in data, into
-	 * count digests, back to back.  Each message continues *start.  NULL: left to the next.
+	 * count digests, back to back.  Each message continues *start.  NULL in the last: compress does the rest.
 	 */
 	void (*hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests);
 	size_t lanes;		/* largest count */
@@ -59,7 +59,7 @@ struct hash_alg {
 	u32 block_size;			/* bytes that one compression takes */
 	struct sha2_state initial;
 	void (*store)(const struct sha2_state *state, u8 *digest);
-	const struct hash_impl *impls;	/* fastest first; the last runs everywhere and has compress */
+	const struct hash_impl *impls;	/* fastest first; the last runs everywhere */
 	size_t impl_count;
 };
 

@@ -22,6 +22,8 @@ static u64 read_xcr0(void)
 static u32 detect(void)
 {
 	const u64 ymm = 0x6, zmm = 0xe6;	/* XCR0: SSE and AVX; and opmask, upper halves, upper registers */
+	const u32 avx2 = bit_AVX2 | bit_BMI2;
+	const u32 avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_BMI2;
 	u32 eax, ebx, ecx, edx, features = 0;
 	u64 xcr0 = 0;
 
@@ -34,9 +36,9 @@ static u32 detect(void)
 		return 0;
 	if ((ebx & bit_SHA) && sse41)
 		features |= CPU_SHANI;
-	if ((ebx & bit_AVX2) && (ebx & bit_BMI2) && (xcr0 & ymm) == ymm)
+	if ((ebx & avx2) == avx2 && (xcr0 & ymm) == ymm)
 		features |= CPU_AVX2;
-	if ((ebx & bit_AVX512F) && (ebx & bit_AVX512BW) && (xcr0 & zmm) == zmm)
+	if ((ebx & avx512) == avx512 && (xcr0 & zmm) == zmm)
 		features |= CPU_AVX512;
 	return features;
 }

@@ -12,7 +12,10 @@
  *
  *	FN(name)		name of the instance's functions
  *	TARGET			its target attribute, or nothing
- *	LANES			messages at once: 1 gives FN(compress), 4 to 16 give FN(hash_lanes)
+ *	LANES			messages at once: 1, or 4 to 16, which give FN(hash_lanes) besides FN(compress)
+ *	LANE_BYTES		with more than one lane: the bytes of a vector
+ *
+ * The first instance is called "generic", has one lane, and serves the others where there is nothing to share out.
  */
 
 #if LANES == 1
@@ -176,7 +179,11 @@ TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t
 	const u8 *lane[LANES];
 	VEC w[16];
 
-	for (; count >= LANES; count -= LANES, data += LANES * block_size) {
+	/* Not at the end: gcc 12 jumps to it without vzeroupper, and all SSE code after that takes four times as long. */
+	compress_generic(state, data, count % LANES);
+	data += count % LANES * block_size;
+
+	for (count /= LANES; count > 0; count--, data += LANES * block_size) {
 		for (int i = 0; i < LANES; i++)
 			lane[i] = data + i * block_size;
 		for (int i = 0; i < 16; i += LANES)
@@ -192,7 +199,6 @@ TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t
 		for (int i = 0; i < LANES; i++)
 			scheduled_generic(WORDS(*state), &wk[0][i], LANES);
 	}
-	compress_generic(state, data, count);
 }
 
 TARGET static void FN(hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests)

@@ -62,7 +62,7 @@ static inline void put_word(u8 *bytes, u32 word)
 static const struct hash_impl impls[] = {
 #if defined(__x86_64__)
 	{ "shani", CPU_SHANI, compress_shani, hash_lanes_shani, SHANI_LANES, 2 },
-	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 16, 6 },
+	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 16, 9 },
 	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 8, 3 },
 #endif
 	{ "generic", 0, compress_generic, NULL, 0, 0 },

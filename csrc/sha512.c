@@ -79,7 +79,7 @@ static const struct hash_impl impls[] = {
 #if defined(__x86_64__)
 	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 8, 6 },
 	{ "avx512vl", CPU_AVX512, compress_avx512vl, hash_lanes_avx512vl, 4, 2 },
-	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 4, 3 },
+	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 4, 2 },
 #endif
 	{ "generic", 0, compress_generic, NULL, 0, 0 },
 };

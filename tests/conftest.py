@@ -1,0 +1,29 @@
+"""Fixtures that more than one directory of tests uses."""
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from composefs import _native
+from composefs.digest import Algorithm
+
+# The same examples every time, so that a failure belongs to the change that it appears with.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+IMPLEMENTATIONS = [
+    pytest.param((algorithm, name), id=f"{algorithm.hash_name}-{name}")
+    for algorithm in Algorithm
+    for name in _native.hash_implementations(algorithm.kernel_id)
+]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> Iterator[Algorithm]:
+    """Run the test with every hash implementation that this CPU can run; the value is its algorithm."""
+    algorithm, name = request.param
+    former = _native.hash_implementation(algorithm.kernel_id)
+    _native.select_hash_implementation(algorithm.kernel_id, name)
+    yield algorithm
+    _native.select_hash_implementation(algorithm.kernel_id, former)

@@ -1,0 +1,16 @@
+"""Programs of others that some tests compare with: a missing one skips the test by name, unless CI wants all."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require_tool(name: str) -> str:
+    """Return the path of the program *name*; without it skip, or fail where COMPOSEFS_REQUIRE_TOOLS=1."""
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    if os.environ.get("COMPOSEFS_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{name} is missing, and COMPOSEFS_REQUIRE_TOOLS=1 wants it")
+    pytest.skip(f"{name} is missing")

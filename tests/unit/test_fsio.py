@@ -1,0 +1,219 @@
+"""System calls through the C extension, on a temporary directory."""
+
+import errno
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from composefs import _native
+
+
+@pytest.fixture
+def dir_fd(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 1_000_003])
+def test_store_file_writes_everything_and_link_fd_names_it(tmp_path, dir_fd, size):
+    data = os.urandom(size)
+
+    fd = _native.store_file(dir_fd, data)
+    try:
+        assert list(tmp_path.iterdir()) == []
+        assert not os.get_inheritable(fd)
+        _native.link_fd(fd, dir_fd, "name")
+        assert os.pread(fd, size + 1, 0) == data
+    finally:
+        os.close(fd)
+
+    assert (tmp_path / "name").read_bytes() == data
+
+
+def test_store_file_gives_mode_0644_less_the_umask(tmp_path, dir_fd):
+    former = os.umask(0o077)
+    try:
+        private = _native.store_file(dir_fd, b"")
+        os.umask(0)
+        public = _native.store_file(dir_fd, b"")
+    finally:
+        os.umask(former)
+    try:
+        assert (os.fstat(private).st_mode & 0o7777, os.fstat(public).st_mode & 0o7777) == (0o600, 0o644)
+    finally:
+        os.close(private)
+        os.close(public)
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_store_file_leaves_nothing_open_when_writing_fails(dir_fd):
+    """A limit on the size of files first cuts a write short, then fails the next."""
+    before = open_descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            _native.store_file(dir_fd, bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, former)
+
+    assert caught.value.errno == errno.EFBIG
+    assert open_descriptors() == before
+
+
+def test_store_file_fails_where_unnamed_files_are_unknown():
+    fd = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(OSError, match=r"not (permitted|supported)"):
+            _native.store_file(fd, b"data")
+    finally:
+        os.close(fd)
+
+
+def test_link_fd_does_not_replace_and_names_the_path(tmp_path, dir_fd):
+    (tmp_path / "taken").write_bytes(b"old")
+    fd = _native.store_file(dir_fd, b"new")
+    try:
+        with pytest.raises(FileExistsError) as caught:
+            _native.link_fd(fd, dir_fd, "taken")
+    finally:
+        os.close(fd)
+
+    assert caught.value.filename == "taken"
+    assert (tmp_path / "taken").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "großes ß"])
+def test_names_are_encoded_as_python_does(tmp_path, dir_fd, name):
+    fd = _native.store_file(dir_fd, b"")
+    try:
+        _native.link_fd(fd, dir_fd, name)
+    finally:
+        os.close(fd)
+    _native.rename(dir_fd, name, dir_fd, name + "2")
+
+    assert os.listdir(tmp_path) == [name + "2"]
+
+
+def test_a_zero_byte_does_not_end_a_name(tmp_path, dir_fd):
+    (tmp_path / "a").touch()
+    with pytest.raises(ValueError, match="null byte"):
+        _native.link_fd(0, dir_fd, "a\0b")
+    with pytest.raises(ValueError, match="null byte"):
+        _native.rename(dir_fd, "a\0", dir_fd, "b")
+    with pytest.raises(ValueError, match="null byte"):
+        _native.rename(dir_fd, "a", dir_fd, "b\0")
+
+
+def test_rename_replaces(tmp_path, dir_fd):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+
+    _native.rename(dir_fd, "a", dir_fd, "b")
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"b": b"a"}
+
+
+def test_rename_between_directories(tmp_path, dir_fd):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "sub").mkdir()
+    sub = os.open(tmp_path / "sub", os.O_RDONLY)
+    try:
+        _native.rename(dir_fd, "a", sub, "b")
+    finally:
+        os.close(sub)
+
+    assert (tmp_path / "sub/b").read_bytes() == b"a"
+
+
+def needs_flags(tmp_path: Path, dir_fd: int) -> None:
+    """Skip where the file system has no renameat2 flags."""
+    (tmp_path / "probe").touch()
+    try:
+        _native.rename(dir_fd, "probe", dir_fd, "probed", _native.RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            pytest.skip("no renameat2 flags here")
+        raise
+    (tmp_path / "probed").unlink()
+
+
+def test_rename_noreplace_keeps_what_is_there(tmp_path, dir_fd):
+    needs_flags(tmp_path, dir_fd)
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+
+    with pytest.raises(FileExistsError) as caught:
+        _native.rename(dir_fd, "a", dir_fd, "b", _native.RENAME_NOREPLACE)
+
+    assert caught.value.filename == "b"
+    assert (tmp_path / "b").read_bytes() == b"b"
+
+
+def test_rename_exchange_swaps(tmp_path, dir_fd):
+    needs_flags(tmp_path, dir_fd)
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+
+    _native.rename(dir_fd, "a", dir_fd, "b", _native.RENAME_EXCHANGE)
+
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"b", b"a")
+
+
+def test_rename_of_nothing_fails(dir_fd):
+    with pytest.raises(FileNotFoundError):
+        _native.rename(dir_fd, "a", dir_fd, "b")
+
+
+def test_reflink_shares_or_says_that_it_cannot(tmp_path, dir_fd):
+    source, target = _native.store_file(dir_fd, b"x" * 8192), _native.store_file(dir_fd, b"")
+    try:
+        _native.reflink(source, target)
+    except OSError as error:
+        assert error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV)  # noqa: PT017  either is right
+    else:
+        assert os.pread(target, 8193, 0) == b"x" * 8192
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def test_syncfs(dir_fd):
+    _native.syncfs(dir_fd)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fd: _native.store_file(fd, b""),
+        lambda fd: _native.rename(fd, "a", fd, "b"),
+        lambda fd: _native.rename(fd, "a", fd, "b", _native.RENAME_NOREPLACE),
+        lambda fd: _native.reflink(fd, fd),
+        _native.syncfs,
+        lambda fd: _native.enable_verity(fd, _native.SHA256),
+        _native.measure_verity,
+        lambda fd: _native.verity_digest_fd(_native.SHA256, fd, 32),
+    ],
+)
+def test_a_closed_descriptor_is_an_error(call):
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        call(1 << 20)
+
+
+def test_link_fd_of_a_closed_descriptor_finds_nothing(dir_fd):
+    with pytest.raises(FileNotFoundError):
+        _native.link_fd(1 << 20, dir_fd, "name")
+
+
+def test_a_lack_of_memory_is_a_memory_error():
+    with pytest.raises(MemoryError):
+        _native._check(-errno.ENOMEM)
