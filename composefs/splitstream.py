@@ -34,6 +34,7 @@ assert _INFO.size == 80
 _CHUNK = Struct("<q")  # negative: minus the number of inline bytes that follow; else an index into the object refs
 
 _RUN_MAX = 1 << 22  # bytes of one inline run kept in memory; a guess, real ones have some kilobytes
+_CHUNKS_MAX = 1 << 17  # bytes of chunks given to the compressor at a time: one call for many files
 _SECTION_MAX = 1 << 24  # bytes of compressed chunks kept in memory; a guess, real layers have a few megabytes
 _PIECE = 1 << 20  # bytes copied at a time
 _NAMED_REFS_MAX = 1 << 26  # bytes of named references, uncompressed; an image has one for each layer
@@ -69,6 +70,7 @@ class SplitstreamWriter:
         self._object_refs: dict[bytes, int] = {}
         self._stream_refs: dict[bytes, int] = {}
         self._names: dict[str, int] = {}
+        self._chunks = bytearray()  # whole chunks that are not yet compressed
         self._compressor = zstd.compressor()
         self._section = _Section(spill)
 
@@ -85,12 +87,8 @@ class SplitstreamWriter:
         """Append the whole of the object named *digest*, which has *size* bytes."""
         self._flush()
         index = self._object_refs.setdefault(digest, len(self._object_refs))
-        self._compress(_CHUNK.pack(index))
+        self._chunks += _CHUNK.pack(index)
         self._size += size
-
-    def __contains__(self, digest: bytes) -> bool:
-        """Tell whether a chunk refers to the object named *digest*."""
-        return digest in self._object_refs
 
     def name(self, name: str, digest: bytes) -> None:
         """Add a reference to the object *digest* under *name*; the last one of a name counts."""
@@ -99,6 +97,7 @@ class SplitstreamWriter:
     def finish(self) -> Iterator[bytes]:
         """Yield the bytes of the file, in order."""
         self._flush()
+        self._compress()
         self._section.write(self._compressor.flush())
         compressor = zstd.compressor()
         records = [b"%d:%s\0" % (self._names[name], name.encode()) for name in sorted(self._names, key=str.encode)]
@@ -131,19 +130,22 @@ class SplitstreamWriter:
             return
         self.inline_size += size
         self._size += size
-        self._compress(_CHUNK.pack(-size))
+        self._chunks += _CHUNK.pack(-size)
         if self._run_file is not None:
             self._run_file.seek(0)
             while piece := self._run_file.read(_PIECE):
-                self._compress(piece)
+                self._chunks += piece
+                self._compress()
             self._run_file.close()
             self._run_file, self._run_file_size = None, 0
-        self._compress(self._run)
+        self._chunks += self._run
         self._run.clear()
+        if len(self._chunks) > _CHUNKS_MAX:
+            self._compress()
 
-    def _compress(self, data: bytes | bytearray) -> None:
-        if compressed := self._compressor.compress(data):
-            self._section.write(compressed)
+    def _compress(self) -> None:
+        self._section.write(self._compressor.compress(self._chunks))
+        self._chunks.clear()
 
 
 class _Section:

@@ -27,7 +27,6 @@ METADATA_MAX = 1 << 20  # bytes of extension data that one entry, or one global 
 # user name, group name, device major, minor, prefix
 _HEADER = Struct("<100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 assert _HEADER.size == BLOCK
-_CHECKSUM_FIELD = slice(148, 156)
 _ZEROS = bytes(BLOCK)
 
 _USTAR = b"ustar\x0000"
@@ -223,7 +222,7 @@ class TarSplitter:
 
 
 def _check_sum(block: bytes, field: bytes) -> None:
-    got = _native.sum_bytes(block) - sum(block[_CHECKSUM_FIELD]) + 8 * ord(" ")
+    got = _native.sum_bytes(block) - sum(field) + len(field) * ord(" ")
     wanted = _octal(field)
     if got != wanted:
         raise ValueError(f"header checksum: wanted {wanted}, got {got}")
@@ -239,20 +238,8 @@ def _entry(offset: int, fields: tuple[bytes, ...], pending: dict[bytes, bytes]) 
         prefix = prefix.partition(b"\0")[0]
         path = prefix + b"/" + path if path else prefix
     device = (_octal(major), _octal(minor)) if magic in (_USTAR, _GNU) else None
-    entry = Entry(
-        offset=offset,
-        path=path,
-        kind=kind,
-        size=_number(size),
-        mode=_number(mode),
-        uid=_number(uid),
-        gid=_number(gid),
-        mtime=_number(mtime),
-        nanoseconds=0,
-        link_target=link.partition(b"\0")[0],
-        device=device,
-        xattrs={},
-    )
+    numbers = (_number(size), _number(mode), _number(uid), _number(gid), _number(mtime))
+    entry = Entry(offset, path, kind, *numbers, 0, link.partition(b"\0")[0], device, {})
     if pending:
         entry = _extended(entry, pending)
     if not entry.path:
@@ -358,6 +345,9 @@ def _octal(field: bytes) -> int:
     if not text:
         return 0
     digits = text.removeprefix(b"+")
-    if not digits.isdigit() or b"8" in digits or b"9" in digits:
-        raise ValueError(f"numeric field {field!r} is not octal")
-    return int(digits, 8)
+    try:
+        if digits.isdigit():  # int() alone would take signs, underscores and a prefix
+            return int(digits, 8)
+    except ValueError:
+        pass
+    raise ValueError(f"numeric field {field!r} is not octal")

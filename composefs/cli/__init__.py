@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 usage.  Only this package of all prints, exits 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -52,15 +53,19 @@ def main_import(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as stop:  # --help, --version or wrong usage: argparse has said all there is to say
-        return stop.code if isinstance(stop.code, int) else USAGE
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names need not be UTF-8
-    command: Command = arguments.command
     with report(parser.prog) as outcome:
-        outcome.status = command(arguments)
+        try:
+            arguments = parser.parse_args(argv)
+        except SystemExit as stop:  # --help, --version or wrong usage: argparse has said all there is to say
+            outcome.status = stop.code if isinstance(stop.code, int) else USAGE
+        else:
+            command: Command = arguments.command
+            outcome.status = command(arguments)
         sys.stdout.flush()
     return outcome.status

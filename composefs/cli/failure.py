@@ -6,9 +6,10 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from composefs.cli.output import printable
 from composefs.errors import ComposefsError, IntegrityError, UsageError
 
 DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
@@ -48,12 +49,13 @@ def report(program: str) -> Iterator[Outcome]:
         _say(program, "interrupted; no name was changed, what was stored is kept for the next run")
     except BrokenPipeError:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         outcome.status = FAILED
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         text = f"{where}{error.strerror or error}"
         _say(program, _one_line(text, _REMEDIES.get(error.errno or 0), getattr(error, "__notes__", ())))
+    finally:
+        _drop_unwritten()
 
 
 def _remedy(error: ComposefsError) -> str | None:
@@ -63,8 +65,20 @@ def _remedy(error: ComposefsError) -> str | None:
 
 
 def _one_line(error: object, remedy: str | None, notes: tuple[str, ...] = ()) -> str:
-    return "; ".join(filter(None, [str(error), *notes, remedy])).replace("\n", " ")
+    return "; ".join(filter(None, [str(error), *notes, remedy]))
 
 
 def _say(program: str, text: str) -> None:
-    print(f"{program}: {text}", file=sys.stderr)
+    with suppress(OSError):  # then nobody listens
+        print(f"{program}: {printable(text)}", file=sys.stderr)
+
+
+def _drop_unwritten() -> None:
+    """Let go of output that cannot be written: the interpreter would try once more at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)

@@ -26,8 +26,16 @@ def write_bytes(pieces: Iterable[bytes | memoryview], what: str) -> None:
     output.flush()
 
 
+def printable(text: str) -> str:
+    """Return *text* with escapes for all that would move the cursor or begin a line: names in images may be hostile."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print *rows* below *header*; on a terminal that is too narrow, the first column gives way."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
         excess = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns

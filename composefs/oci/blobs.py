@@ -19,7 +19,7 @@ from composefs.oci.layout import open_regular
 from composefs.oci.manifest import Compression
 
 READ_SIZE = 1 << 18  # bytes of a blob at a time
-SLOT_SIZE = 1 << 20  # bytes of tar archive at a time: large enough that a call is cheap, small enough for the cache
+SLOT_SIZE = 1 << 18  # bytes of tar archive at a time; with 1 << 20, ISA-L is 0.6 to 0.8 times as fast: page faults
 _GZIP_MAGIC = b"\x1f\x8b"
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import (
@@ -273,9 +274,7 @@ def _import_layers(
                 _watch(futures, missing, board, outcome, listener)
             except BaseException:
                 board.cancel()
-                for future in futures:
-                    future.cancel()
-                wait(futures)
+                wait([future for future in futures if not future.cancel()])  # those that run; they see the board
                 raise
     finally:
         board.close()
@@ -338,7 +337,8 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
             yield threads
     else:
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupts) as processes:
+        context.set_forkserver_preload(["composefs.oci.layer"])  # imported once, not by each worker
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as processes:
             yield processes
 
 
@@ -352,9 +352,17 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the parent: it tells the workers to stop."""
+def _begin_worker() -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; but end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # otherwise it would wait for ever for the next layer, or finish this one for nobody
 
 
 def available_cpus() -> int:

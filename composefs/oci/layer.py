@@ -7,6 +7,7 @@ paths, digests and counts.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Pen
 from composefs.repository import Repository
+from composefs.repository.durable import DurableObjects
 from composefs.repository.objects import ObjectStore, ObjectWriter, Stored
 from composefs.splitstream import ContentType, SplitstreamWriter
 from composefs.tar import Content, Entry, Inline, TarSplitter
@@ -91,6 +93,7 @@ def import_layer(job: LayerJob) -> LayerResult:
             Repository.open(job.repository) as repository,
             BlobReader(job.blob, job.digest, job.size, job.label, pen.advance) as blob,
         ):
+            repository.objects.load_durable = lambda: _durable_objects(job.repository, job.board)
             stats = Stats()
             content_type = ContentType.BLOB if job.compression is None else ContentType.LAYER
             with closing(repository.streams.writer(content_type)) as writer:
@@ -104,6 +107,12 @@ def import_layer(job: LayerJob) -> LayerResult:
             return LayerResult(stream, stats)
     finally:
         pen.close()
+
+
+@functools.lru_cache(maxsize=1)  # all layers of an import, which its board identifies, share it in one worker
+def _durable_objects(path: str, _board: str) -> DurableObjects:
+    with Repository.open(path) as repository:
+        return repository.streams.load_durable()
 
 
 def _store_blob(repository: Repository, blob: BlobReader, writer: SplitstreamWriter, size: int, stats: Stats) -> None:
