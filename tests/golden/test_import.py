@@ -6,7 +6,8 @@ import os
 import pytest
 
 import composefs
-from composefs.cli import main_import
+from composefs import verity
+from composefs.cli import main, main_import
 from tests.golden import vectors
 
 ALGORITHMS = {"sha256": composefs.Algorithm.SHA256, "sha512": composefs.Algorithm.SHA512}
@@ -28,7 +29,17 @@ def test_image(name, tmp_path, capsys):
     layout = vectors.write_layout(name, tmp_path / "layout")
     for hash_name, algorithm in ALGORITHMS.items():
         path = tmp_path / hash_name
-        arguments = [f"oci:{layout}", "--repo", str(path), "--name", vector["tag"], "--workers", "1", "--progress", "none"]
+        arguments = [
+            f"oci:{layout}",
+            "--repo",
+            str(path),
+            "--name",
+            vector["tag"],
+            "--workers",
+            "1",
+            "--progress",
+            "none",
+        ]
 
         status = main_import([*arguments, "--algorithm", algorithm.value])
 
@@ -40,7 +51,7 @@ def test_image(name, tmp_path, capsys):
             assert printed == made["pull"]
         for layer, recorded in zip(vector["layers"], made["layers"], strict=True):
             stream = (path / "streams" / f"oci-layer-{layer['diff_id']}").read_bytes()
-            assert composefs.verity.compute_digest(stream, algorithm).hex == recorded["id"]
+            assert verity.compute_digest(stream, algorithm).hex == recorded["id"]
             if "file" in recorded:
                 assert stream == vectors.read(vectors.ROOT / "images" / name / recorded["file"])
         _check_tree(path, made)
@@ -88,8 +99,6 @@ def test_init(name, tmp_path, capsys, monkeypatch):
     recorded = json.loads((vectors.ROOT / "configurations.json").read_text())["configurations"][name]
     hash_name, version = name.split(" V")
     monkeypatch.chdir(tmp_path)
-    from composefs.cli import main
-
     status = main(
         ["--repo", "repo", "init", "--insecure", "--algorithm", f"fsverity-{hash_name}-12", "--erofs-version", version]
     )

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from composefs import verity
 from composefs.digest import Algorithm, Digest
 from composefs.errors import FormatError
 from composefs.splitstream import ContentType, SplitstreamReader
@@ -56,19 +57,23 @@ def test_splitstream_gives_the_archive_back(name):
                 continue
             file = io.BytesIO(vectors.read(vectors.ROOT / "images" / name / recorded["file"]))
             reader = SplitstreamReader(file, algorithm, "stream", ContentType.LAYER)
-            contents = {}
-            for event in TarSplitter("layer").feed(data):
-                if isinstance(event, Content):
-                    contents[verity_of(event.data, algorithm)] = bytes(event.data)
+            contents = contents_of(data, algorithm)
 
-            merged = b"".join(map(bytes, reader.merged(lambda digest: io.BytesIO(contents[digest]))))
+            merged = b"".join(map(bytes, reader.merged(contents.open)))
 
             assert merged == data
             assert reader.size == len(data) == recorded["json"]["size"]
             assert len(reader.object_refs) == recorded["json"]["splitstream"]["externalObjects"]
 
 
-def verity_of(data: memoryview, algorithm: Algorithm) -> Digest:
-    from composefs import verity
+class Contents(dict[Digest, bytes]):
+    """Objects in memory."""
 
-    return verity.compute_digest(data, algorithm)
+    def open(self, digest: Digest) -> io.BytesIO:
+        return io.BytesIO(self[digest])
+
+
+def contents_of(data: bytes, algorithm: Algorithm) -> Contents:
+    """Return the large files of an archive by digest."""
+    events = (event for event in TarSplitter("layer").feed(data) if isinstance(event, Content))
+    return Contents((verity.compute_digest(event.data, algorithm), bytes(event.data)) for event in events)

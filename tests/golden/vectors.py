@@ -77,7 +77,7 @@ def sha256(text: str) -> str:
 
 
 def listing(repository: Path) -> list[str]:
-    """Return the tree of a repository in the form of the vectors: `d MODE PATH`, `f MODE SIZE PATH`, `l PATH -> TEXT`."""
+    """Return the tree of a repository as the vectors have it: `d MODE PATH`, `f MODE SIZE PATH`, `l PATH -> TEXT`."""
     return sorted(_lines_of(repository), key=lambda line: line.split(" -> ")[0].split(" ")[-1])
 
 
@@ -109,10 +109,8 @@ def before_image(vector: Json, made: Json) -> list[str]:
         path = rest.split(" -> ")[0].split(" ")[-1]
         if path.split("/")[0] == "images" or any(path == _object(digest) for digest in gone):
             continue
-        if kind == "l":
-            for old, new in links.items():
-                line = line.replace(f"../{old}", f"../{new}")
-        kept.append(line)
+        link, _, target = line.partition(" -> ../")
+        kept.append(f"{link} -> ../{links[target]}" if kind == "l" and target in links else line)
     objects = [line.split(" ")[-1] for line in kept if line.startswith("f")]
     used = {path.rpartition("/")[0] for path in objects}
     return [line for line in kept if not line.startswith("d 0755 objects/") or line.split(" ")[-1] in used]
