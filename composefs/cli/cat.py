@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
         Repository.open(options.repository_path(arguments)) as repository,
         repository.streams.open(arguments.stream) as stream,
     ):
-        write_bytes(stream.merged(), f"stream {arguments.stream}")
+        write_bytes(stream.merged())
     return 0

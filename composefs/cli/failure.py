@@ -46,7 +46,7 @@ def report(program: str) -> Iterator[Outcome]:
         _say(program, _one_line(error, _remedy(error)))
     except KeyboardInterrupt:
         outcome.status = FAILED
-        _say(program, "interrupted; no name was changed, what was stored is kept for the next run")
+        _say(program, "interrupted; what was stored is kept for the next run")
     except BrokenPipeError:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
     except OSError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from composefs.cli import options
-from composefs.cli.output import write_bytes
-from composefs.oci.importer import layer_name
+from composefs.cli.output import refuse_terminal, write_bytes
+from composefs.oci.names import layer_name
 from composefs.repository import Repository
 from composefs.splitstream import ContentType
 
@@ -24,10 +24,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write it."""
+    refuse_terminal("a tar archive")
     name = layer_name(arguments.diff_id)
     with (
         Repository.open(options.repository_path(arguments)) as repository,
         repository.streams.open(name, ContentType.LAYER) as stream,
     ):
-        write_bytes(stream.merged(), f"layer {arguments.diff_id}")
+        write_bytes(stream.merged())
     return 0

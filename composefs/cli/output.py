@@ -12,14 +12,18 @@ _GAP = "  "
 _CUT = "…"
 
 
-def write_bytes(pieces: Iterable[bytes | memoryview], what: str) -> None:
-    """Write *pieces* of *what* to standard output, but not to a terminal.
+def refuse_terminal(what: str) -> None:
+    """Refuse to write *what* to standard output if that is a terminal.
 
     Raises:
-        UsageError: standard output is a terminal.
+        UsageError: it is one.
     """
     if sys.stdout.isatty():
         raise UsageError(f"{what} is not for a terminal: redirect it to a file or a pipe")
+
+
+def write_bytes(pieces: Iterable[bytes | memoryview]) -> None:
+    """Write *pieces* to standard output."""
     output = sys.stdout.buffer
     for piece in pieces:
         output.write(piece)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from composefs.errors import ComposefsError, FormatError
-from composefs.oci.importer import config_name
 from composefs.oci.manifest import Manifest, parse_object
+from composefs.oci.names import config_name
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, decode_tag
 from composefs.splitstream import ContentType

@@ -1,38 +1,20 @@
-"""Import an image: find it, import the layers it lacks in parallel, flush once, then give everything its name.
-
-    streams/oci-layer-<diff_id>          -> the splitstream of a layer
-    streams/oci-config-<digest>          -> the config's bytes, and references to the layers
-    streams/oci-manifest-<digest>        -> the manifest's bytes, and references to the config and the layers
-    streams/refs/oci/<tag>               -> ../../oci-manifest-<digest>
-
-Names appear in this order, after one flush of the file system: a name stands for something whole.
-"""
+"""Import an image: find it, import the layers it lacks in parallel, flush once, then give everything its name."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import (
-    FIRST_EXCEPTION,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from composefs.digest import Digest
-from composefs.errors import ComposefsError, FormatError
-from composefs.oci.layer import LayerJob, LayerResult, Stats, import_layer
+from composefs.errors import FormatError
+from composefs.oci.layer import LayerJob, LayerResult, Stats
 from composefs.oci.layout import Image, OciLayout, parse_reference
 from composefs.oci.manifest import Compression, Platform
+from composefs.oci.names import find_layer, name_image
+from composefs.oci.pool import run_jobs
 from composefs.oci.progress import (
     Board,
     ImportDone,
@@ -45,10 +27,8 @@ from composefs.oci.progress import (
     Syncing,
 )
 from composefs.repository import Repository
-from composefs.repository.refs import OCI_TAGS, encode_tag
+from composefs.repository.refs import encode_tag
 from composefs.splitstream import ContentType
-
-_TICK = 0.1  # seconds between two looks at the workers' progress
 
 ImportStats = Stats
 
@@ -138,22 +118,26 @@ def import_image(
     layout, image = find_image(reference, platform)
     plans = list(_plan(repository, image))
     missing = [plan for plan in plans if plan.present is None]
+    outcome = _Outcome({plan.diff_id: plan.present for plan in plans if plan.present is not None})
     listener(
         ImportStarted(
             reference=reference,
             manifest=image.descriptor.digest,
-            layers=tuple(LayerPlan(plan.digest, plan.diff_id, plan.size, plan.present is not None) for plan in plans),
+            layers=tuple(
+                LayerPlan(layer.digest, diff_id, layer.size, diff_id in outcome.streams)
+                for layer, diff_id in zip(image.manifest.layers, image.diff_ids, strict=True)
+            ),
             total=sum(plan.size for plan in missing),
         )
     )
-    outcome = _Outcome()
     for plan in plans:
-        if plan.present is not None and plan.diff_id not in outcome.streams:
-            outcome.streams[plan.diff_id] = plan.present
+        if plan.present is not None:
             listener(LayerPresent(plan.index, plan.diff_id))
     if missing:
         _import_layers(repository, layout, missing, outcome, listener, workers=workers, executor=executor)
-    verity = _name_image(repository, image, outcome, tag, listener)
+    verity = name_image(
+        repository, image, outcome.streams, outcome.imported, tag=tag, before_sync=lambda: listener(Syncing())
+    )
     seconds = time.monotonic() - start
     listener(ImportDone(tag, seconds))
     layers = zip(image.manifest.layers, image.diff_ids, strict=True)
@@ -200,40 +184,8 @@ def _plan(repository: Repository, image: Image) -> Iterator[_Plan]:
             what = f"an artifact's archive of type {descriptor.media_type!r} has no digest of its contents"
             raise FormatError(f"layer {descriptor.digest}", 0, what)
         content_type = ContentType.BLOB if compression is None else ContentType.LAYER
-        present = _find_layer(repository, diff_id, content_type)
+        present = find_layer(repository, diff_id, content_type)
         yield _Plan(index, descriptor.digest, diff_id, descriptor.size, compression, present)
-
-
-def _find_layer(repository: Repository, diff_id: str, content_type: bytes) -> Digest | None:
-    """Return the stream of a layer that is there whole: itself proved, and every object it refers to existing.
-
-    What a named stream refers to was flushed before the name was made, so contents need no second look; but a garbage
-    collection that was cut short may have left a name without all of its objects.
-    """
-    name = layer_name(diff_id)
-    try:
-        digest = repository.streams.find(name)
-        if digest is None:
-            return None
-        with repository.streams.open_object(digest, name, content_type) as stream:
-            return digest if repository.objects.missing(stream.reader.object_refs) is None else None
-    except ComposefsError:
-        return None  # broken: it is imported again, and replaced
-
-
-def layer_name(diff_id: str) -> str:
-    """Return the name of a layer's stream."""
-    return f"oci-layer-{diff_id}"
-
-
-def config_name(digest: str) -> str:
-    """Return the name of a config's stream."""
-    return f"oci-config-{digest}"
-
-
-def manifest_name(digest: str) -> str:
-    """Return the name of a manifest's stream."""
-    return f"oci-manifest-{digest}"
 
 
 def _import_layers(
@@ -246,7 +198,18 @@ def _import_layers(
     workers: int | None,
     executor: Executor | None,
 ) -> None:
-    """Run one job for each missing layer, the largest first; the first failure stops the rest."""
+    """Run a job for each missing layer, and add what it made to *outcome*."""
+
+    def on_progress(number: int, read: int) -> None:
+        listener(LayerProgress(missing[number].index, read, missing[number].size))
+
+    def on_result(number: int, result: LayerResult) -> None:
+        plan, stats = missing[number], result.stats
+        outcome.streams[plan.diff_id] = result.stream
+        outcome.imported.add(plan.diff_id)
+        outcome.stats += stats
+        listener(LayerDone(plan.index, plan.diff_id, stats.objects_new, stats.objects_present))
+
     board = Board(len(missing))
     try:
         jobs = [
@@ -259,175 +222,10 @@ def _import_layers(
                 diff_id=plan.diff_id,
                 label=f"layer {plan.diff_id}",
                 board=board.path,
-                index=slot,
+                index=number,
             )
-            for slot, plan in enumerate(missing)
+            for number, plan in enumerate(missing)
         ]
-        by_size = sorted(range(len(jobs)), key=lambda slot: jobs[slot].size, reverse=True)
-        count = min(len(jobs), workers or available_cpus())
-        futures: dict[Future[LayerResult], int] = {}
-        with _executor(executor, count) as pool:
-            try:
-                with nullcontext() if executor is not None else _interrupts_held():
-                    for slot in by_size:
-                        futures[_submit(pool, jobs[slot])] = slot
-                _watch(futures, missing, board, outcome, listener)
-            except BaseException:
-                board.cancel()
-                wait([future for future in futures if not future.cancel()])  # those that run; they see the board
-                raise
+        run_jobs(jobs, board, workers=workers, executor=executor, on_progress=on_progress, on_result=on_result)
     finally:
         board.close()
-
-
-def _watch(
-    futures: dict[Future[LayerResult], int],
-    missing: Sequence[_Plan],
-    board: Board,
-    outcome: _Outcome,
-    listener: Listener,
-) -> None:
-    """Report progress until all *futures* are done, and collect their results; raise the first failure."""
-    pending = set(futures)
-    reported = [0] * len(missing)
-    while pending:
-        done, pending = wait(pending, timeout=_TICK, return_when=FIRST_EXCEPTION)
-        for slot, plan in enumerate(missing):
-            read = board.read(slot)
-            if read != reported[slot]:
-                reported[slot] = read
-                listener(LayerProgress(plan.index, read, plan.size))
-        for future in sorted(done, key=lambda future: futures[future]):
-            plan = missing[futures[future]]
-            result = _result(future, plan)
-            outcome.streams[plan.diff_id] = result.stream
-            outcome.imported.add(plan.diff_id)
-            outcome.stats += result.stats
-            listener(LayerDone(plan.index, plan.diff_id, result.stats.objects_new, result.stats.objects_present))
-
-
-def _submit(pool: Executor, job: LayerJob) -> Future[LayerResult]:
-    try:
-        return pool.submit(import_layer, job)
-    except BrokenExecutor:
-        raise _worker_died(job.label) from None
-
-
-def _worker_died(label: str) -> ComposefsError:
-    return ComposefsError(f"{label}: its worker process died; out of memory, or killed")
-
-
-def _result(future: Future[LayerResult], plan: _Plan) -> LayerResult:
-    try:
-        return future.result()
-    except BrokenExecutor:
-        raise _worker_died(f"layer {plan.diff_id}") from None
-    except OSError as error:
-        error.add_note(f"in layer {plan.diff_id}")
-        raise
-
-
-@contextmanager
-def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
-    """Yield the executor of the caller, which stays open, or one of our own for *count* jobs at a time."""
-    if given is not None:
-        yield given
-    elif count == 1:
-        with ThreadPoolExecutor(1) as threads:
-            yield threads
-    else:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["composefs.oci.layer"])  # imported once, not by each worker
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as processes:
-            yield processes
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait: processes that start meanwhile never see one, not even before they can ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; but end when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)  # otherwise it would wait for ever for the next layer, or finish this one for nobody
-
-
-def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _name_image(repository: Repository, image: Image, outcome: _Outcome, tag: str, listener: Listener) -> Digest:
-    """Store config and manifest, flush, and make the names; what stands there already, and right, stays.
-
-    Returns:
-        The manifest's stream.
-    """
-    streams = repository.streams
-    layers = {diff_id: outcome.streams[diff_id] for diff_id in image.diff_ids}
-    config_digest, manifest_digest = image.manifest.config.digest, image.descriptor.digest
-    names = {layer_name(diff_id): layers[diff_id] for diff_id in outcome.imported}
-
-    config, old_refs = _find_json(
-        repository, config_name(config_digest), ContentType.CONFIG, layers, image.config_bytes
-    )
-    if config is None:
-        # Images of earlier imports stay referred to: they are made of the same layers.
-        refs = layers | {key: digest for key, digest in old_refs.items() if key not in layers}
-        config = _store_json(repository, ContentType.CONFIG, image.config_bytes, refs)
-        names[config_name(config_digest)] = config
-
-    refs = {f"config:{config_digest}": config} | layers
-    name = manifest_name(manifest_digest)
-    manifest, _ = _find_json(repository, name, ContentType.MANIFEST, refs, image.manifest_bytes)
-    if manifest is None:
-        manifest = _store_json(repository, ContentType.MANIFEST, image.manifest_bytes, refs)
-        names[name] = manifest
-
-    if names:
-        listener(Syncing())
-        repository.sync()
-        for stream, digest in names.items():
-            streams.link(stream, digest)
-    streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", name)
-    return manifest
-
-
-def _store_json(repository: Repository, content_type: bytes, data: bytes, refs: dict[str, Digest]) -> Digest:
-    """Store a stream whose body is one object, however small, and which refers to *refs*, in this order."""
-    writer = repository.streams.writer(content_type)
-    for name, digest in refs.items():
-        writer.name(name, digest.raw)
-    body, _ = repository.objects.ensure(data)
-    writer.external(body, len(data))
-    return repository.streams.store(writer)
-
-
-def _find_json(
-    repository: Repository, name: str, content_type: bytes, refs: dict[str, Digest], data: bytes
-) -> tuple[Digest | None, dict[str, Digest]]:
-    """Return the stream *name* if it holds *data* and refers to *refs*, or else None; and what it refers to."""
-    try:
-        digest = repository.streams.find(name)
-        if digest is None:
-            return None, {}
-        with repository.streams.open_object(digest, name, content_type) as stream:
-            found = stream.reader.named_refs
-            if stream.read_body() != data:
-                return None, {}
-    except ComposefsError:
-        return None, {}  # broken: it is written again, and replaced
-    return (digest if refs.items() <= found.items() else None), found

@@ -12,6 +12,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from composefs import _native
@@ -149,6 +151,18 @@ class Repository:
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd, effective_ids=True):
             owner = os.fstat(self._fd).st_uid
             raise RepositoryError(self.path, f"is not writable: it belongs to uid {owner}, this is uid {os.geteuid()}")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the exclusive lock instead of the shared one: no other process has the repository open meanwhile.
+
+        Waits for all of them; so two handles in one program wait for each other for ever.
+        """
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def sync(self) -> None:
         """Wait until all that was written is on disk; names of streams come after this."""

@@ -91,11 +91,14 @@ def _create_in(dir_fd: int, path: str, wanted: Meta, *, require_verity: bool | N
         if algorithm is not wanted.algorithm:
             what = f"has objects of {algorithm.value} and no meta.json; it cannot become {wanted.algorithm.value}"
             raise RepositoryError(path, what)
-    if require_verity is not False and meta.write(dir_fd, wanted, seal=True):
-        return True
-    if require_verity:
-        raise RepositoryError(path, "its file system has no fs-verity (ext4: mkfs or tune2fs -O verity)")
-    return meta.write(dir_fd, wanted, seal=False)
+    try:
+        if require_verity is not False and meta.write(dir_fd, wanted, seal=True):
+            return True
+        if require_verity:
+            raise RepositoryError(path, "its file system has no fs-verity (ext4: mkfs or tune2fs -O verity)")
+        return meta.write(dir_fd, wanted, seal=False)
+    except FileExistsError:  # another process was faster
+        return _create_in(dir_fd, path, wanted, require_verity=require_verity)
 
 
 def _describe(found: Meta) -> str:

@@ -166,14 +166,13 @@ class ObjectStore:
             return False
         return staging.publish(digest, replace=info is not None)
 
-    def _directory(self) -> int:
+    def _directory(self, *, make: bool = False) -> int:
+        """Return the directory, opened at the first need; if *make*, it is made where it is missing."""
         if self._directory_fd is None:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            try:
-                self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
-            except FileNotFoundError:
+            if make:
                 make_directory(DIRECTORY, self._repository_fd)
-                self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
         return self._directory_fd
 
     def _stat(self, path: str) -> os.stat_result | None:
@@ -216,7 +215,7 @@ class ObjectStore:
 
     def _stage(self, data: Buffer = b"") -> _Staging:
         """Return a new file that holds *data*."""
-        directory = self._directory()
+        directory = self._directory(make=True)
         if self._has_unnamed_files:
             try:
                 return _Staging(self, _native.store_file(directory, data), None)

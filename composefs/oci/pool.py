@@ -1,0 +1,150 @@
+"""Run the layers of an import: in processes of our own, or in the executor of the caller.
+
+The first failure stops the rest: a worker looks at the board with every piece that it reads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager, nullcontext
+
+from composefs.errors import ComposefsError
+from composefs.oci.layer import LayerJob, LayerResult, import_layer
+from composefs.oci.progress import Board
+
+_TICK = 0.1  # seconds between two looks at the board
+
+
+def run_jobs(
+    jobs: Sequence[LayerJob],
+    board: Board,
+    *,
+    workers: int | None,
+    executor: Executor | None,
+    on_progress: Callable[[int, int], None],
+    on_result: Callable[[int, LayerResult], None],
+) -> None:
+    """Run *jobs*, the largest first.
+
+    Args:
+        jobs: what to do; each writes to its place on the board.
+        board: that of the jobs.
+        workers: jobs at the same time; by default one for each CPU this process may use.
+        executor: runs the jobs; by default processes of our own, or a thread if one job at a time is enough.
+        on_progress: called with a job's number and the bytes it has read.
+        on_result: called with a job's number and its result.
+
+    Raises:
+        ComposefsError, OSError: the first failure of a job; the others are stopped.
+    """
+    by_size = sorted(range(len(jobs)), key=lambda number: jobs[number].size, reverse=True)
+    count = min(len(jobs), workers or available_cpus())
+    futures: dict[Future[LayerResult], int] = {}
+    with _executor(executor, count) as pool:
+        try:
+            with nullcontext() if executor is not None else _interrupts_held():
+                for number in by_size:
+                    futures[_submit(pool, jobs[number])] = number
+            _watch(jobs, futures, board, on_progress, on_result)
+        except BaseException:
+            board.cancel()
+            wait([future for future in futures if not future.cancel()])  # those that run; they see the board
+            raise
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _watch(
+    jobs: Sequence[LayerJob],
+    futures: dict[Future[LayerResult], int],
+    board: Board,
+    on_progress: Callable[[int, int], None],
+    on_result: Callable[[int, LayerResult], None],
+) -> None:
+    pending = set(futures)
+    reported = [0] * len(jobs)
+    while pending:
+        done, pending = wait(pending, timeout=_TICK, return_when=FIRST_EXCEPTION)
+        for number in range(len(jobs)):
+            read = board.read(number)
+            if read != reported[number]:
+                reported[number] = read
+                on_progress(number, read)
+        for future in sorted(done, key=lambda future: futures[future]):
+            number = futures[future]
+            on_result(number, _result(future, jobs[number]))
+
+
+def _submit(pool: Executor, job: LayerJob) -> Future[LayerResult]:
+    try:
+        return pool.submit(import_layer, job)
+    except BrokenExecutor:
+        raise _worker_died(job) from None
+
+
+def _result(future: Future[LayerResult], job: LayerJob) -> LayerResult:
+    try:
+        return future.result()
+    except BrokenExecutor:
+        raise _worker_died(job) from None
+    except OSError as error:
+        error.add_note(f"in {job.label}")
+        raise
+
+
+def _worker_died(job: LayerJob) -> ComposefsError:
+    return ComposefsError(f"{job.label}: its worker process died; out of memory, or killed")
+
+
+@contextmanager
+def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
+    """Yield the executor of the caller, which stays open, or one of our own for *count* jobs at a time."""
+    if given is not None:
+        yield given
+    elif count == 1:
+        with ThreadPoolExecutor(1) as threads:
+            yield threads
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["composefs.oci.layer"])  # imported once, not by each worker
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as processes:
+            yield processes
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait: processes that start meanwhile never see one, not even before they can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; but end when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # otherwise it would wait for ever for the next layer, or finish this one for nobody
