@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ def report(program: str) -> Iterator[Outcome]:
         outcome.status = FAILED
         _say(program, _one_line(error, _remedy(error)))
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already; a second one would only garble the message
         outcome.status = FAILED
         _say(program, "interrupted; what was stored is kept for the next run")
     except BrokenPipeError:
