@@ -6,6 +6,7 @@ The order is what makes a name trustworthy: objects, the splitstream itself, one
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from typing import BinaryIO, Self
@@ -160,9 +161,9 @@ class OpenStream:
         """Yield the merged content in pieces, every object proved before it is read."""
         return self.reader.merged(self._objects.open)
 
-    def merged_file(self) -> MergedFile:
+    def merged_file(self) -> io.BufferedReader:
         """Return the merged content as a seekable file, for random access."""
-        return MergedFile(self.reader, self._objects.open, self._objects.spill())
+        return io.BufferedReader(MergedFile(self.reader, self._objects.open, self._objects.spill()))
 
     def read_body(self) -> bytes:
         """Return the one object that a config, manifest or blob stream consists of."""

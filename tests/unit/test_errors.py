@@ -1,0 +1,45 @@
+"""Errors cross process borders, and say what they have to say in one line."""
+
+import pickle
+
+import pytest
+
+from composefs import errors
+from composefs.errors import ComposefsError, FormatError, IntegrityError, NotFoundError, RepositoryError, UsageError
+
+EXAMPLES = [
+    (UsageError("no such thing"), "no such thing"),
+    (FormatError("layer x", 512, "broken"), "layer x, offset 512: broken"),
+    (FormatError("layer x", 512, "broken", "usr/bin"), "layer x, entry usr/bin, offset 512: broken"),
+    (IntegrityError("blob", "a", "b"), "blob: wanted a, got b"),
+    (NotFoundError("nothing there"), "nothing there"),
+    (RepositoryError("/r", "is no such"), "/r: is no such"),
+    (errors.CancelledError("stopped"), "stopped"),
+    (ComposefsError("anything"), "anything"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), EXAMPLES)
+def test_text(error, text):
+    """Each says it in its own form."""
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", [error for error, _ in EXAMPLES])
+def test_pickle(error):
+    """Each comes out of a worker process as it went in."""
+    error.add_note("a note")
+
+    found = pickle.loads(pickle.dumps(error))
+
+    assert type(found) is type(error)
+    assert (found.args, vars(found), str(found)) == (error.args, vars(error), str(error))
+
+
+def test_all_have_an_example():
+    """No class of the module is left out above, and its docstring names them all."""
+    classes = {value for value in vars(errors).values() if isinstance(value, type)}
+
+    assert classes == {type(error) for error, _ in EXAMPLES}
+    assert all(name.__name__ in errors.__doc__ for name in classes)
+    assert all(issubclass(name, ComposefsError) for name in classes)

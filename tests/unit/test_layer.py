@@ -1,0 +1,318 @@
+"""One layer: objects, splitstream and counts are right, and every lie about it is found out."""
+
+import tracemalloc
+
+import pytest
+
+from composefs import verity
+from composefs.digest import Algorithm
+from composefs.errors import CancelledError, FormatError, IntegrityError, NotFoundError
+from composefs.oci import layer as layer_module
+from composefs.oci.layer import LayerJob, Stats, import_layer
+from composefs.oci.manifest import Compression
+from composefs.oci.progress import Board
+from composefs.repository import Repository
+from composefs.splitstream import ContentType, External
+from tests import layouts
+from tests.layouts import noise
+
+COMPRESSIONS = {"none": Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
+INLINE_MAX = 64  # bytes
+MEBI = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The path of an empty repository."""
+    Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
+    return tmp_path / "repository"
+
+
+def job(path, layer, compression=None, **changes):
+    """Return the job of importing *layer* into the repository at *path*."""
+    blob = path.parent / "blob"
+    blob.write_bytes(layer.blob)
+    described = {
+        "repository": str(path),
+        "blob": str(blob),
+        "digest": layer.digest,
+        "size": layer.size,
+        "compression": compression,
+        "diff_id": layer.diff_id,
+        "label": "layer L",
+        "board": "/nowhere",
+        "index": 0,
+    }
+    return LayerJob(**(described | changes))
+
+
+def objects(path):
+    return {entry.parent.name + entry.name for entry in path.glob("objects/??/*")}
+
+
+def verity_of(data):
+    return verity.compute_digest(data, Algorithm.SHA256)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_layer(path, compression):
+    """Files above 64 bytes become objects, the rest stays inline, and the archive comes back bit for bit."""
+    files = {"empty": b"", "small": b"s" * INLINE_MAX, "large": noise(INLINE_MAX + 1), "larger": noise(3 * MEBI + 5)}
+    archive = layouts.tar(files)
+    layer = layouts.layer(archive, compression)
+
+    result = import_layer(job(path, layer, COMPRESSIONS[compression]))
+
+    stored = {verity_of(files["large"]).hex, verity_of(files["larger"]).hex}
+    assert objects(path) == stored | {result.stream.hex}
+    with Repository.open(path) as repository, repository.streams.open_object(result.stream, "L") as stream:
+        assert stream.reader.content_type == ContentType.LAYER
+        assert stream.reader.size == len(archive)
+        assert b"".join(map(bytes, stream.merged())) == archive
+    outside = len(files["large"]) + len(files["larger"])
+    assert result.stats == Stats(2, 0, outside, len(archive) - outside)
+
+
+def test_no_names(path):
+    """A layer's stream gets no name from the worker."""
+    import_layer(job(path, layouts.files_layer({"a": noise(100)}), Compression.NONE))
+
+    assert not (path / "streams").exists()
+
+
+def test_counts(path):
+    """An object that is there already, from this layer or another, counts as present."""
+    twice = layouts.files_layer({"a": noise(100), "b": noise(100), "c": noise(100, 1)})
+
+    first = import_layer(job(path, twice, Compression.NONE)).stats
+    again = import_layer(job(path, twice, Compression.NONE)).stats
+
+    assert (first.objects_new, first.objects_present, first.bytes_new) == (2, 1, 200)
+    assert (again.objects_new, again.objects_present, again.bytes_new) == (0, 3, 0)
+    assert first.bytes_inline == again.bytes_inline
+
+
+def test_sum_of_counts():
+    """Counts of layers add up to those of the image."""
+    total = Stats()
+
+    total += Stats(1, 2, 3, 4)
+    total += Stats(10, 20, 30, 40)
+
+    assert total == Stats(11, 22, 33, 44)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1 << 23])
+def test_sizes_of_files(path, monkeypatch, limit):
+    """A file is the same object whether it comes in one piece, is gathered in memory, or is streamed."""
+    monkeypatch.setattr(layer_module, "_IN_MEMORY_MAX", limit)
+    sizes = [65, 4095, 4096, 4097, MEBI - 512, MEBI, MEBI + 1, 2 * MEBI + 7]
+    files = {f"{size}": noise(size, size) for size in sizes}
+    layer = layouts.files_layer(files)
+
+    result = import_layer(job(path, layer, Compression.NONE))
+
+    with Repository.open(path) as repository, repository.streams.open_object(result.stream, "L") as stream:
+        found = [chunk.digest for chunk in stream.reader.chunks() if isinstance(chunk, External)]
+    assert found == [verity_of(files[str(size)]) for size in sizes]
+    for size, digest in zip(sizes, found, strict=True):
+        assert (path / "objects" / digest.object_path).read_bytes() == files[str(size)]
+
+
+def test_memory(path):
+    """A file many times larger than memory may be costs no more than a small one."""
+    size = 96 * MEBI
+    header = layouts.tar({"zeros": b""})[:512]
+    sized = bytearray(header)
+    sized[124:136] = b"%011o\0" % size
+    sized[148:156] = b" " * 8
+    sized[148:156] = b"%06o\0 " % sum(sized)
+    archive = bytes(sized) + bytes(size) + bytes(1024)
+    layer = layouts.layer(archive, "gzip")
+    del archive
+
+    tracemalloc.start()
+    try:
+        result = import_layer(job(path, layer, Compression.GZIP))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert result.stats.bytes_new == size
+    assert peak < 40 * MEBI
+
+
+def test_artifact_blob(path):
+    """A blob that is no archive is one object, and its stream says so."""
+    data = noise(2 * MEBI + 3)
+    layer = layouts.layer(data)
+
+    result = import_layer(job(path, layer))
+
+    assert objects(path) == {verity_of(data).hex, result.stream.hex}
+    with Repository.open(path) as repository, repository.streams.open_object(result.stream, "L") as stream:
+        assert stream.reader.content_type == ContentType.BLOB
+        assert stream.read_body() == data
+    assert result.stats == Stats(1, 0, len(data), 0)
+
+
+@pytest.mark.parametrize("compression", [None, *Compression])
+def test_wrong_digest(path, compression):
+    """A blob that has another digest is refused, though all else is right."""
+    name = {Compression.GZIP: "gzip", Compression.ZSTD: "zstd"}.get(compression, "none")
+    layer = layouts.files_layer({"a": noise(100)}, name)
+    wrong = layouts.sha256(b"wrong")
+
+    with pytest.raises(IntegrityError) as caught:
+        import_layer(job(path, layer, compression, digest=wrong))
+
+    assert str(caught.value) == f"layer L, blob: wanted {wrong}, got {layer.digest}"
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_wrong_diff_id(path, compression):
+    """An archive that has another digest is refused, though the blob is right."""
+    layer = layouts.files_layer({"a": noise(100)}, compression)
+    wrong = layouts.sha256(b"wrong")
+
+    with pytest.raises(IntegrityError) as caught:
+        import_layer(job(path, layer, COMPRESSIONS[compression], diff_id=wrong))
+
+    assert str(caught.value) == f"layer L, diff_id: wanted {wrong}, got {layer.diff_id}"
+
+
+def test_damage_is_named_before_what_it_led_to(path):
+    """Of a damaged blob the wrong digest is reported, not the broken archive that came out of it."""
+    layer = layouts.files_layer({"a": noise(1000)}, "gzip")
+    damaged = bytearray(layer.blob)
+    damaged[len(damaged) // 2] ^= 1
+    damaged = bytes(damaged)
+
+    with pytest.raises(IntegrityError) as caught:
+        import_layer(job(path, layouts.layer(b"", blob=damaged, digest=layer.digest), Compression.GZIP))
+
+    assert str(caught.value) == f"layer L, blob: wanted {layer.digest}, got {layouts.sha256(damaged)}"
+
+
+def test_broken_archive(path):
+    """An archive that breaks tar's rules is refused with entry and offset, where the blob is as promised."""
+    archive = bytearray(layouts.tar({"first": b"", "second": b""}))
+    archive[512 + 148] = ord("7")
+    layer = layouts.layer(bytes(archive), "gzip")
+
+    with pytest.raises(FormatError) as caught:
+        import_layer(job(path, layer, Compression.GZIP))
+
+    assert str(caught.value).startswith("layer L, entry second, offset 512: header checksum: wanted ")
+
+
+def test_wrong_compression(path):
+    """The media type must name the compression that there is."""
+    layer = layouts.files_layer({"a": noise(100)}, "zstd")
+
+    with pytest.raises(FormatError) as caught:
+        import_layer(job(path, layer, Compression.GZIP))
+
+    assert str(caught.value) == "layer L, offset 0: not gzip data"
+
+
+def test_bytes_behind_the_archive_count(path):
+    """What follows the end of the archive belongs to the layer: diff_id, stream and size."""
+    archive = layouts.tar({"a": noise(100)}) + b"behind" * 1000
+    layer = layouts.layer(archive, "zstd")
+
+    result = import_layer(job(path, layer, Compression.ZSTD))
+
+    with Repository.open(path) as repository, repository.streams.open_object(result.stream, "L") as stream:
+        assert b"".join(map(bytes, stream.merged())) == archive
+
+
+def test_missing_blob(path):
+    """A blob that is not there is named with its file."""
+    layer = layouts.files_layer({})
+
+    with pytest.raises(NotFoundError) as caught:
+        import_layer(job(path, layer, Compression.NONE, blob="/nowhere/blob"))
+
+    assert str(caught.value) == "layer L is missing: no file /nowhere/blob"
+
+
+def test_missing_repository(path):
+    """A worker that does not see the repository says so."""
+    with pytest.raises(NotFoundError, match="^no repository at /nowhere$"):
+        import_layer(job(path, layouts.files_layer({}), Compression.NONE, repository="/nowhere"))
+
+
+def test_progress(path):
+    """The bytes of the blob are reported as they are read."""
+    layer = layouts.files_layer({"a": noise(5 * MEBI)}, "gzip")
+    board = Board(4)
+
+    import_layer(job(path, layer, Compression.GZIP, board=board.path, index=3))
+
+    assert [board.read(index) for index in range(4)] == [0, 0, 0, layer.size]
+    board.close()
+
+
+def test_cancelled(path):
+    """A worker stops when it is told to, and leaves nothing."""
+    layer = layouts.files_layer({"a": noise(100)}, "gzip")
+    board = Board(1)
+    board.cancel()
+
+    with pytest.raises(CancelledError):
+        import_layer(job(path, layer, Compression.GZIP, board=board.path))
+
+    assert objects(path) == set()
+    board.close()
+
+
+def test_cancelled_inside_a_small_blob(path, monkeypatch):
+    """A worker stops in time, however much its last piece of input inflates to."""
+    header = layouts.tar({"slow": b""})[:512]
+    archive = header * (1 << 15)
+    layer = layouts.layer(archive, "gzip")
+    board, slots = Board(1), []
+    original = layer_module.decompress
+
+    def decompress(*arguments):
+        for slot in original(*arguments):
+            slots.append(len(slot))
+            board.cancel()
+            yield slot
+
+    monkeypatch.setattr(layer_module, "decompress", decompress)
+
+    with pytest.raises(CancelledError):
+        import_layer(job(path, layer, Compression.GZIP, board=board.path))
+
+    assert sum(slots) <= 2 * MEBI
+    board.close()
+
+
+def test_failure_to_store(path, monkeypatch):
+    """An error of the system says which file of the archive was being stored."""
+    layer = layouts.files_layer({"dir/name": noise(100), "other": noise(100, 1)})
+    monkeypatch.setattr("composefs.repository.objects.ObjectStore.ensure", fail)
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        import_layer(job(path, layer, Compression.NONE))
+
+    assert caught.value.__notes__ == ["while storing dir/name, offset 0 of the archive"]
+
+
+def fail(*_):
+    raise OSError(5, "Input/output error", "objects")
+
+
+def test_nothing_is_left_of_a_file_that_is_cut(path, monkeypatch):
+    """A large file that does not come whole leaves neither an object nor a temporary file."""
+    monkeypatch.setattr(layer_module, "_IN_MEMORY_MAX", 100)
+    layer = layouts.layer(layouts.tar({"large": noise(3 * MEBI)})[: 2 * MEBI])
+
+    with pytest.raises(FormatError) as caught:
+        import_layer(job(path, layer, Compression.NONE))
+
+    what = f"archive ends {MEBI + 512} bytes before the contents do"
+    assert str(caught.value) == f"layer L, entry large, offset {2 * MEBI}: {what}"
+    assert [entry.name for entry in path.glob("objects/**/*")] == []

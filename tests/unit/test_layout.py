@@ -1,0 +1,473 @@
+"""References and layouts: the right image is found, and nothing that a layout holds leads astray or keeps waiting."""
+
+import json
+import os
+import platform as host
+
+import pytest
+
+from composefs.errors import FormatError, IntegrityError, NotFoundError, UsageError
+from composefs.oci import layout as layout_module
+from composefs.oci.layout import OciLayout, host_platform, parse_reference
+from composefs.oci.manifest import Platform
+from tests import layouts
+from tests.layouts import Layout, files_layer, for_platform, image_layout, tagged
+
+AMD64 = Platform("linux", "amd64")
+INDEX_LEVELS = 8
+
+
+def some_layer(seed=0):
+    return files_layer({"file": layouts.noise(100, seed)})
+
+
+def chosen(layout, tag=None, platform=None):
+    """Return the digest of the manifest that is found."""
+    return OciLayout(str(layout.path)).image(tag, platform).descriptor.digest
+
+
+@pytest.mark.parametrize(
+    ("reference", "wanted"),
+    [
+        ("oci:/srv/os", ("/srv/os", None)),
+        ("oci:/srv/os:42", ("/srv/os", "42")),
+        ("oci:os", ("os", None)),
+        ("oci:os:latest", ("os", "latest")),
+        ("oci:./os:a_b.c-d", ("./os", "a_b.c-d")),
+        ("oci:a:b/c", ("a:b/c", None)),
+        ("oci:a:b/c:d", ("a:b/c", "d")),
+        ("oci:a:b:c", ("a:b", "c")),
+        ("./os", ("./os", None)),
+        ("/srv/os:42", ("/srv/os", "42")),
+        ("os:42", ("os", "42")),
+        ("/", ("/", None)),
+        (".", (".", None)),
+        ("oci:docker:x", ("docker", "x")),
+        ("oci://srv/os", ("//srv/os", None)),
+        ("oci:docker-archive:/x", ("docker-archive:/x", None)),
+    ],
+)
+def test_reference(reference, wanted):
+    """The tag is what follows the last colon, unless a slash does."""
+    assert parse_reference(reference) == wanted
+
+
+@pytest.mark.parametrize("reference", ["oci:", "", "oci::tag", ":tag"])
+def test_reference_without_directory(reference):
+    """A reference must name a directory."""
+    with pytest.raises(UsageError) as caught:
+        parse_reference(reference)
+
+    assert str(caught.value) == f"{reference!r} names no directory; wanted oci:PATH[:TAG]"
+
+
+@pytest.mark.parametrize("reference", ["oci:/srv/os:", "os:"])
+def test_reference_with_empty_tag(reference):
+    """A colon must be followed by a tag."""
+    with pytest.raises(UsageError) as caught:
+        parse_reference(reference)
+
+    assert str(caught.value) == f"{reference!r} has an empty tag; wanted oci:PATH[:TAG]"
+
+
+@pytest.mark.parametrize(
+    ("reference", "transport"),
+    [
+        ("docker://registry.example/a/b:c", "docker"),
+        ("registry:registry.example/a", "registry"),
+        ("oci-archive:/srv/os.tar", "oci-archive"),
+        ("docker-archive:/srv/os.tar:a:b", "docker-archive"),
+        ("containers-storage:localhost/x", "containers-storage"),
+        ("docker-daemon:x:y", "docker-daemon"),
+        ("dir:/srv/os", "dir"),
+        ("https://registry.example/a", "https"),
+    ],
+)
+def test_other_transports(reference, transport):
+    """Another transport is refused, with the command that brings the image here."""
+    with pytest.raises(UsageError) as caught:
+        parse_reference(reference)
+
+    wanted = f"{transport}: is not supported yet; copy the image first: skopeo copy {reference} oci:DIR:TAG"
+    assert str(caught.value) == wanted
+
+
+def test_missing_directory(tmp_path):
+    """A layout that is not there is named."""
+    with pytest.raises(NotFoundError, match=f"^no directory {tmp_path}/none$"):
+        OciLayout(f"{tmp_path}/none")
+
+
+def test_no_layout(tmp_path):
+    """A directory without index.json is no layout; a file `oci-layout` is not asked for."""
+    with pytest.raises(NotFoundError, match=f"^{tmp_path} is no OCI layout: it has no index.json$"):
+        OciLayout(str(tmp_path))
+
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+    (layout.path / "oci-layout").unlink()
+    chosen(layout)
+
+
+def test_empty_index(tmp_path):
+    """An index without images has none to give."""
+    layout = Layout(tmp_path / "layout").write()
+
+    with pytest.raises(NotFoundError, match=f"^{layout.path} holds no image$"):
+        chosen(layout)
+
+
+def test_image(tmp_path):
+    """An image is read whole: descriptor, manifest, config, diff_ids."""
+    layers = [some_layer(1), some_layer(2)]
+    layout = image_layout(tmp_path / "layout", layers)
+
+    image = OciLayout(str(layout.path)).image(None, None)
+
+    assert layouts.sha256(image.manifest_bytes) == image.descriptor.digest
+    assert layouts.sha256(image.config_bytes) == image.manifest.config.digest
+    assert image.diff_ids == tuple(layer.diff_id for layer in layers)
+
+
+def test_tags(tmp_path):
+    """A tag chooses among images; without one there must be only one."""
+    layout = Layout(tmp_path / "layout")
+    one, two = layout.image([some_layer(1)]), layout.image([some_layer(2)])
+    layout.write(tagged(one, "one"), tagged(two, "two"))
+
+    assert chosen(layout, "one") == one["digest"]
+    assert chosen(layout, "two") == two["digest"]
+    with pytest.raises(NotFoundError) as missing:
+        chosen(layout, "three")
+    with pytest.raises(UsageError) as several:
+        chosen(layout)
+
+    assert str(missing.value) == f"{layout.path} has no tag 'three'; it has one, two"
+    wanted = f"{layout.path} holds 2 images for {host_platform()}; name one as oci:PATH:TAG: one, two"
+    assert str(several.value) == wanted
+
+
+def test_many_tags(tmp_path):
+    """A message lists ten tags, and says how many more there are."""
+    layout = Layout(tmp_path / "layout")
+    image = layout.image([some_layer()])
+    layout.write(*(tagged(image, f"t{number:02}") for number in range(13)))
+
+    with pytest.raises(NotFoundError) as caught:
+        chosen(layout, "x")
+
+    ten = ", ".join(f"t{number:02}" for number in range(10))
+    assert str(caught.value) == f"{layout.path} has no tag 'x'; it has {ten} and 3 more"
+
+
+def test_no_tags(tmp_path):
+    """Where nothing has a tag the message says so."""
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+
+    with pytest.raises(NotFoundError, match=f"^{layout.path} has no tag 'x'; it has none$"):
+        chosen(layout, "x")
+
+
+def test_one_image_of_two_tags(tmp_path):
+    """An image that has two tags is still the only one."""
+    layout = Layout(tmp_path / "layout")
+    image = layout.image([some_layer()])
+    layout.write(tagged(image, "one"), tagged(image, "two"))
+
+    assert chosen(layout) == image["digest"]
+
+
+def test_several_platforms(tmp_path):
+    """The platform chooses among images of one tag, and the message lists what there is."""
+    layout = Layout(tmp_path / "layout")
+    amd64 = layout.image([some_layer(1)], platform="linux/amd64")
+    riscv64 = layout.image([some_layer(2)], platform="linux/riscv64")
+    index = layout.nested_index([for_platform(amd64, "linux/amd64"), for_platform(riscv64, "linux/riscv64")])
+    layout.write(tagged(index, "os"))
+
+    assert chosen(layout, "os", AMD64) == amd64["digest"]
+    assert chosen(layout, None, Platform("linux", "riscv64")) == riscv64["digest"]
+    with pytest.raises(NotFoundError) as caught:
+        chosen(layout, "os", Platform("linux", "s390x"))
+
+    assert str(caught.value) == f"{layout.path} has no image for linux/s390x; it has linux/amd64, linux/riscv64"
+
+
+def test_platform_of_the_config(tmp_path):
+    """A descriptor that names no platform leaves it to the image's config."""
+    layout = Layout(tmp_path / "layout")
+    images = {name: layout.image([some_layer(7)], platform=f"linux/{name}") for name in ("amd64", "arm64", "s390x")}
+    layout.write(*images.values())
+
+    for name, image in images.items():
+        assert chosen(layout, None, Platform("linux", name)) == image["digest"]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "found"),
+    [
+        (["linux/arm/v6", "linux/arm/v7"], "linux/arm/v7", "linux/arm/v7"),
+        (["linux/arm/v6", "linux/arm/v7"], "linux/arm/v6", "linux/arm/v6"),
+        (["linux/arm/v6", "linux/arm/v7"], "linux/arm", "linux/arm/v7"),
+        (["linux/arm/v6"], "linux/arm/v7", "linux/arm/v6"),
+        (["linux/arm/v7"], "linux/arm/v6", None),
+        (["linux/arm"], "linux/arm/v7", "linux/arm"),
+        (["linux/arm64"], "linux/arm64/v8", "linux/arm64"),
+        (["linux/arm64/v8"], "linux/arm64", "linux/arm64/v8"),
+        (["linux/arm64/v9", "linux/arm64/v8"], "linux/arm64", "linux/arm64/v8"),
+        (["linux/amd64/v3", "linux/amd64"], "linux/amd64", "linux/amd64"),
+        (["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v2", "linux/amd64/v2"),
+        (["linux/amd64"], "linux/amd64/v3", "linux/amd64"),
+        (["linux/arm/v7"], "linux/arm64", None),
+        (["linux/amd64"], "windows/amd64", None),
+        (["linux/amd64"], "linux/386", None),
+        (["unknown/unknown", "linux/amd64"], "linux/amd64", "linux/amd64"),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1], ids=["as-listed", "reversed"])
+def test_variants(tmp_path, there, wanted, found, order):
+    """The variant that fits is found in any order: the same, else an older one; no ARM code for a later CPU."""
+    layout = Layout(tmp_path / "layout")
+    images = {text: layout.image([some_layer(seed)], platform="linux/amd64") for seed, text in enumerate(there)}
+    images |= {text: layout.image([some_layer(9)], platform=text, created=text) for text in there}
+    layout.write(*[tagged(for_platform(image, text), "os") for text, image in images.items()][::order])
+
+    if found is None:
+        with pytest.raises(NotFoundError, match=f"has no image for {wanted}; it has "):
+            chosen(layout, "os", Platform.parse(wanted))
+    else:
+        assert chosen(layout, "os", Platform.parse(wanted)) == images[found]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "platform"),
+    [
+        ("x86_64", "linux/amd64"),
+        ("aarch64", "linux/arm64/v8"),
+        ("armv7l", "linux/arm/v7"),
+        ("armv6l", "linux/arm/v6"),
+        ("i686", "linux/386"),
+        ("ppc64le", "linux/ppc64le"),
+        ("s390x", "linux/s390x"),
+        ("riscv64", "linux/riscv64"),
+        ("sparc64", "linux/sparc64"),
+    ],
+)
+def test_host_platform(monkeypatch, machine, platform):
+    """What the kernel calls this machine is translated to Go's words."""
+    monkeypatch.setattr(host, "machine", lambda: machine)
+
+    assert str(host_platform()) == platform
+
+
+def test_artifact(tmp_path):
+    """An artifact is made for no platform, and found without one; its layers' digests stand for diff_ids."""
+    layout = Layout(tmp_path / "layout")
+    blob = files_layer({"a": b"b"}, media_type="text/plain")
+    artifact = layout.artifact([blob])
+    layout.write(artifact)
+
+    image = OciLayout(str(layout.path)).image(None, AMD64)
+
+    assert image.descriptor.digest == artifact["digest"]
+    assert not image.manifest.is_container
+    assert image.diff_ids == (blob.digest,)
+
+
+def test_artifact_beside_an_image(tmp_path):
+    """A signature or software list beside an image does not hide it; it has its own tag."""
+    layout = Layout(tmp_path / "layout")
+    image, artifact = layout.image([some_layer()]), layout.artifact([some_layer()])
+    layout.write(tagged(artifact, "software-list"), tagged(image, "os"), {**image, "mediaType": "text/spdx"})
+
+    assert chosen(layout) == image["digest"]
+    assert chosen(layout, "software-list") == artifact["digest"]
+
+
+def test_docker_types(tmp_path):
+    """Docker's manifest list, schema 2 manifest, config and layers are taken as OCI's."""
+    layout = Layout(tmp_path / "layout")
+    layer = files_layer({"a": b"b"}, "gzip", media_type=layouts.DOCKER_TAR_GZIP)
+    image = layout.image([layer], docker=True, platform="linux/arm64")
+    index = layout.nested_index([for_platform(image, "linux/arm64/v8")], docker=True)
+    layout.write(index)
+
+    found = OciLayout(str(layout.path)).image(None, Platform("linux", "arm64"))
+
+    assert found.descriptor.digest == image["digest"]
+    assert found.manifest.is_container
+
+
+def test_nested_indexes(tmp_path):
+    """Indexes may stand in indexes, to a limit."""
+    layout = Layout(tmp_path / "layout")
+    image = layout.image([some_layer()])
+    nested = image
+    for _ in range(INDEX_LEVELS):
+        nested = layout.nested_index([nested])
+    layout.write(tagged(nested, "deep"))
+
+    assert chosen(layout, "deep") == image["digest"]
+
+    layout.write(layout.nested_index([nested]))
+    with pytest.raises(FormatError) as caught:
+        chosen(layout)
+    assert str(caught.value).endswith(f", offset 0: more than {INDEX_LEVELS} indexes inside one another")
+    assert str(caught.value).startswith("index sha256:")
+
+
+def test_index_in_a_loop(tmp_path):
+    """An index that says it holds itself lies about its digest."""
+    layout = Layout(tmp_path / "layout")
+    claimed = layouts.sha256(b"a loop")
+    size = 300
+    loop = {"mediaType": layouts.INDEX, "digest": claimed, "size": size}
+    data = json.dumps({"schemaVersion": 2, "manifests": [loop]}).encode().ljust(size)
+    layout.blob(data, layouts.INDEX, claimed)
+    layout.write(loop)
+
+    with pytest.raises(IntegrityError) as caught:
+        chosen(layout)
+
+    assert str(caught.value) == f"index {claimed}: wanted {claimed}, got {layouts.sha256(data)}"
+
+
+def test_index_bomb(tmp_path, monkeypatch):
+    """Indexes that each hold the next one many times are read once each."""
+    layout = Layout(tmp_path / "layout")
+    image = layout.image([some_layer()])
+    nested = image
+    for _ in range(INDEX_LEVELS):
+        nested = layout.nested_index([nested] * 10)
+    layout.write(nested, nested)
+    read = []
+    original = layout_module._read_json
+    monkeypatch.setattr(layout_module, "_read_json", lambda *arguments: read.append(0) or original(*arguments))
+
+    assert chosen(layout) == image["digest"]
+    assert len(read) < 50
+
+
+def test_symlinked_blob(tmp_path):
+    """A blob may be a link to a file elsewhere: its digest is what counts."""
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+    descriptor = json.loads((layout.path / "index.json").read_text())["manifests"][0]
+    path = layout.blob_path(descriptor["digest"])
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+
+    assert chosen(layout) == descriptor["digest"]
+
+
+@pytest.mark.parametrize("what", ["index", "manifest", "config"])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device", "missing", "dangling"])
+def test_no_regular_file(tmp_path, what, kind):
+    """A fifo, a device or a directory in place of a file is refused, and never waited for."""
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+    image = OciLayout(str(layout.path)).image(None, None)
+    digest = {"manifest": image.descriptor.digest, "config": image.manifest.config.digest}.get(what)
+    path = layout.blob_path(digest) if digest else layout.path / "index.json"
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+
+    with pytest.raises((FormatError, NotFoundError)) as caught:
+        chosen(layout)
+
+    name = f"{what} {digest}" if digest else str(path)
+    if kind in ("fifo", "directory", "device"):
+        assert str(caught.value) == f"{name}, offset 0: {path} is no regular file"
+    elif digest:
+        assert str(caught.value) == f"{name} is missing: no file {path}"
+    else:
+        assert str(caught.value) == f"{layout.path} is no OCI layout: it has no index.json"
+
+
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_forged_json(tmp_path, what):
+    """A manifest or config that has not the digest or the size it should have is refused with both."""
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+    image = OciLayout(str(layout.path)).image(None, None)
+    digest = image.descriptor.digest if what == "manifest" else image.manifest.config.digest
+    path = layout.blob_path(digest)
+    data = path.read_bytes()
+
+    path.write_bytes(data.replace(b"layers", b"layerz"))
+    with pytest.raises(IntegrityError) as caught:
+        chosen(layout)
+    assert str(caught.value) == f"{what} {digest}: wanted {digest}, got {layouts.sha256(path.read_bytes())}"
+
+    path.write_bytes(data + b" ")
+    with pytest.raises(IntegrityError) as caught:
+        chosen(layout)
+    assert str(caught.value) == f"{what} {digest}: wanted {len(data)} bytes, got {len(data) + 1} bytes"
+
+
+def test_huge_json(tmp_path, monkeypatch):
+    """JSON beyond any sense is not read, be it an index or a blob."""
+    monkeypatch.setattr(layout_module, "_JSON_MAX", 1000)
+    layout = image_layout(tmp_path / "layout", [some_layer()], comment="x" * 1000)
+
+    with pytest.raises(FormatError) as config:
+        chosen(layout)
+    (layout.path / "index.json").write_bytes(b" " * 1001)
+    with pytest.raises(FormatError) as index:
+        chosen(layout)
+
+    assert str(config.value).startswith("config sha256:")
+    assert str(config.value).endswith(" bytes, more than 1000")
+    assert str(index.value) == f"{layout.path}/index.json, offset 1000: more than 1000 bytes"
+
+
+def test_endless_json(tmp_path):
+    """An index of terabytes is given up at the limit."""
+    layout = Layout(tmp_path / "layout").write()
+    os.truncate(layout.path / "index.json", 1 << 40)
+
+    with pytest.raises(FormatError, match=r"index.json, offset 33554432: more than 33554432 bytes$"):
+        chosen(layout)
+
+
+def test_number_of_diff_ids(tmp_path):
+    """Manifest and config must agree on the number of layers."""
+    layout = Layout(tmp_path / "layout")
+    layer = some_layer()
+    config = layout.json({"rootfs": {"diff_ids": [layer.diff_id]}}, layouts.CONFIG)
+    image = layout.manifest(config, [layer, layer])
+    layout.write(for_platform(image, "linux/amd64"))
+
+    with pytest.raises(FormatError) as caught:
+        chosen(layout, None, AMD64)
+
+    assert str(caught.value) == f"manifest {image['digest']}, offset 0: 2 layers, but the config has 1 diff_ids"
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:" + "../" * 3 + "x", "sha512:" + "0" * 128, "../../etc:passwd", "sha256:" + "0" * 63 + "/"]
+)
+def test_digest_as_a_path(tmp_path, digest):
+    """A digest never leads out of the layout."""
+    layout = Layout(tmp_path / "layout").write({"mediaType": layouts.MANIFEST, "digest": digest, "size": 1})
+
+    with pytest.raises(FormatError) as caught:
+        chosen(layout)
+
+    wanted = f"digest {digest!r} is not sha256: and 64 hexadecimal digits"
+    assert str(caught.value) == f"{layout.path}/index.json, manifest 1, offset 0: {wanted}"
+
+
+def test_blobs_is_a_file(tmp_path):
+    """A layout whose blobs are no directory gives the system's error, with the path."""
+    layout = image_layout(tmp_path / "layout", [some_layer()])
+    (layout.path / "blobs").rename(tmp_path / "blobs")
+    (layout.path / "blobs").write_text("")
+
+    with pytest.raises(NotADirectoryError) as caught:
+        chosen(layout)
+
+    assert str(caught.value.filename).startswith(f"{layout.path}/blobs/sha256/")

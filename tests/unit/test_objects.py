@@ -1,0 +1,355 @@
+"""The object store: what exists is proved, what is broken is replaced, and nothing half-done stays."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from composefs import _native, verity
+from composefs.digest import Algorithm, Digest
+from composefs.errors import IntegrityError, NotFoundError
+from composefs.repository import Repository
+from composefs.repository.durable import DurableObjects
+from composefs.repository.objects import ObjectStore
+from composefs.splitstream import ContentType
+
+DATA = b"some contents " * 400
+
+
+@pytest.fixture
+def path(tmp_path):
+    Repository.init(tmp_path / "repository", Algorithm.SHA256)
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def store(path):
+    with Repository.open(path) as repository:
+        yield repository.objects
+
+
+def digest_of(data):
+    return verity.compute_digest(data, Algorithm.SHA256)
+
+
+def place(path, data):
+    """Return the file of the object *data*."""
+    return path / "objects" / digest_of(data).object_path
+
+
+def files(path):
+    """Return every file below objects/, transient ones included."""
+    return sorted(
+        str(file.relative_to(path / "objects")) for file in (path / "objects").rglob("*") if not file.is_dir()
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 65, 4096, 4097, 3_000_000])
+def test_ensure(store, path, size):
+    """An object is stored under its digest, and found the next time, however it is given."""
+    data = os.urandom(size)
+    source = path.parent / "source"
+    source.write_bytes(data)
+
+    with source.open("rb") as file:
+        stored = [
+            store.ensure(data),
+            store.ensure(memoryview(data)),
+            store.ensure_pieces(data[start : start + 1000] for start in range(0, size, 1000)),
+            store.ensure_file(file.fileno()),
+            store.ensure_path(source),
+        ]
+
+    assert stored == [(digest_of(data).raw, True)] + [(digest_of(data).raw, False)] * 4
+    assert place(path, data).read_bytes() == data
+    assert files(path) == [digest_of(data).object_path]
+
+
+@pytest.mark.parametrize("way", ["ensure_pieces", "ensure_path"])
+def test_ensure_new(store, path, way):
+    """The other ways store what is not there yet just as well."""
+    source = path.parent / "source"
+    source.write_bytes(DATA)
+
+    digest, is_new = store.ensure_pieces([DATA]) if way == "ensure_pieces" else store.ensure_path(source)
+
+    assert (digest, is_new) == (digest_of(DATA).raw, True)
+    assert place(path, DATA).read_bytes() == DATA
+
+
+def test_modes(store, path):
+    """Directories and objects have the modes that composefs-rs gives them."""
+    old = os.umask(0o022)
+    try:
+        store.ensure(DATA)
+    finally:
+        os.umask(old)
+
+    assert place(path, DATA).stat().st_mode & 0o7777 == 0o644
+    assert place(path, DATA).parent.stat().st_mode & 0o7777 == 0o755
+    assert (path / "objects").stat().st_mode & 0o7777 == 0o755
+
+
+def test_directories_are_made_on_demand(store, path, monkeypatch):
+    """A directory is made once, when a link fails for want of it."""
+    made = []
+    real = os.mkdir
+    monkeypatch.setattr(os, "mkdir", lambda name, *rest, **options: (made.append(name), real(name, *rest, **options)))
+
+    store.ensure(DATA)
+    store.ensure(DATA + b"x")
+    store.ensure(DATA)
+
+    assert made == ["objects", digest_of(DATA).hex[:2], digest_of(DATA + b"x").hex[:2]]
+
+
+def test_nothing_is_made_for_reading(store, path):
+    """A look at a repository without objects does not make the directory."""
+    with pytest.raises(NotFoundError):
+        store.open(digest_of(DATA))
+
+    assert store.missing([digest_of(DATA)]) == digest_of(DATA)
+    assert not (path / "objects").exists()
+
+
+@pytest.mark.parametrize("wrong", [b"", DATA[:-1], DATA[:-1] + b"!", bytes(len(DATA)), DATA + b"more"])
+def test_broken_object_is_replaced(store, path, wrong):
+    """What a crash left of an object is not taken for it, even if its size is right."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(wrong)
+
+    assert store.ensure(DATA) == (digest_of(DATA).raw, True)
+    assert place(path, DATA).read_bytes() == DATA
+    assert files(path) == [digest_of(DATA).object_path]
+
+
+@pytest.mark.parametrize("way", ["pieces", "path"])
+def test_broken_object_is_replaced_by_large_ones(store, path, way):
+    """So it is when the object comes in pieces, or from a file."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(bytes(len(DATA)))
+    source = path.parent / "source"
+    source.write_bytes(DATA)
+
+    assert (store.ensure_pieces([DATA]) if way == "pieces" else store.ensure_path(source))[1]
+    assert place(path, DATA).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/etc/passwd")], ids=["fifo", "symlink"])
+def test_other_file_is_replaced(store, path, make):
+    """What is no regular file is no object, and is not waited for or followed."""
+    place(path, DATA).parent.mkdir(parents=True)
+    make(place(path, DATA))
+
+    assert store.ensure(DATA) == (digest_of(DATA).raw, True)
+    assert place(path, DATA).read_bytes() == DATA
+    assert not place(path, DATA).is_symlink()
+
+
+def test_vouched_object_is_not_read(path, monkeypatch):
+    """What a named stream refers to was flushed before the name: its contents are not read again."""
+    with Repository.open(path) as repository:
+        writer = repository.streams.writer(ContentType.BLOB)
+        writer.external(repository.objects.ensure(DATA)[0], len(DATA))
+        repository.objects.ensure(b"not vouched for" * 10)
+        repository.streams.link("oci-blob-x", repository.streams.store(writer))
+    read = []
+    real = verity.compute_file_digest
+    with Repository.open(path) as repository:
+        durable = repository.streams.load_durable()
+        repository.objects.load_durable = lambda: durable
+        monkeypatch.setattr(verity, "compute_file_digest", lambda fd, alg: (read.append(fd), real(fd, alg))[1])
+
+        assert not repository.objects.ensure(DATA)[1]
+        assert read == []
+        assert not repository.objects.ensure(b"not vouched for" * 10)[1]
+        assert len(read) == 1
+
+
+def test_vouched_object_of_wrong_size(path):
+    """A vouched object is still looked at: one of another size is replaced, a missing one written."""
+    with Repository.open(path) as repository:
+        repository.objects.load_durable = lambda: DurableObjects([digest_of(DATA).raw], 32)
+        place(path, DATA).parent.mkdir(parents=True)
+        place(path, DATA).write_bytes(b"short")
+
+        assert repository.objects.ensure(DATA)[1]
+        place(path, DATA).unlink()
+        assert repository.objects.ensure(DATA)[1]
+
+
+def test_open_proves(store, path):
+    """An object is read only if its contents are right."""
+    store.ensure(DATA)
+    with store.open(digest_of(DATA)) as file:
+        assert file.read() == DATA
+    place(path, DATA).write_bytes(DATA[:-1] + b"!")
+
+    with pytest.raises(IntegrityError) as caught:
+        store.open(digest_of(DATA))
+
+    assert caught.value.wanted == digest_of(DATA).hex
+    assert caught.value.got == digest_of(DATA[:-1] + b"!").hex
+
+
+@pytest.fixture
+def no_unnamed_files(monkeypatch):
+    """A file system without O_TMPFILE, such as fuse-overlayfs."""
+
+    def refuse(dir_fd, data):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(_native, "store_file", refuse)
+
+
+@pytest.mark.usefixtures("no_unnamed_files")
+def test_named_files(store, path):
+    """Without O_TMPFILE the same objects come about, and no temporary name stays."""
+    store.ensure(DATA)
+    store.ensure(DATA)
+    store.ensure_pieces([DATA, b"x"])
+    place(path, DATA).write_bytes(bytes(len(DATA)))
+    assert store.ensure(DATA)[1]
+    with store.spill() as file:
+        file.write(b"spilled")
+
+    assert files(path) == sorted([digest_of(DATA).object_path, digest_of(DATA + b"x").object_path])
+
+
+@pytest.mark.usefixtures("no_unnamed_files")
+def test_named_files_after_an_error(store, path, monkeypatch):
+    """Nor does one stay when writing fails."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.ensure(DATA)
+
+    assert caught.value.filename == str(path / "objects")
+    assert files(path) == []
+
+
+def test_writer_gives_up(store, path):
+    """A writer that is closed early leaves nothing."""
+    writer = store.writer()
+    writer.write(DATA)
+    writer.close()
+
+    assert files(path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+def test_full_disk(tmp_path):
+    """On a full disk an error names the place, and only whole objects are there."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        path = tmp_path / "repository"
+        Repository.init(path, Algorithm.SHA256)
+        with Repository.open(path) as repository:
+            store = repository.objects
+            contents = (bytes([number % 251]) * 40_000 + bytes([number // 251]) for number in range(1000))
+            with pytest.raises(OSError, match="No space left") as caught:
+                list(map(store.ensure, contents))
+        assert str(path) in caught.value.filename
+        for file in (path / "objects").rglob("*/*"):
+            assert verity.compute_digest(file.read_bytes(), Algorithm.SHA256).object_path.endswith(file.name)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+class Kernel:
+    """A file system with fs-verity, as far as the store can tell: files by inode, sealed or not."""
+
+    def __init__(self, monkeypatch):
+        self.sealed = set()
+        monkeypatch.setattr(verity, "enable", self.enable)
+        monkeypatch.setattr(verity, "measure", self.measure)
+
+    def enable(self, fd, algorithm):
+        assert os.readlink(f"/proc/self/fd/{fd}")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(fd, b"x")  # the kernel wants a descriptor that cannot write
+        self.sealed.add(os.fstat(fd).st_ino)
+        return True
+
+    def measure(self, fd, algorithm):
+        return verity.compute_file_digest(fd, algorithm) if os.fstat(fd).st_ino in self.sealed else None
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    return Kernel(monkeypatch)
+
+
+@pytest.fixture
+def strict(path):
+    """A store that requires fs-verity."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    store = ObjectStore(fd, str(path), Algorithm.SHA256, require_verity=True)
+    yield store
+    store.close()
+    os.close(fd)
+
+
+def test_sealed(strict, kernel, path):
+    """Where fs-verity is required each new object is sealed before it gets its name."""
+    strict.ensure(DATA)
+    strict.ensure_pieces([DATA, b"x"])
+
+    assert {place(path, data).stat().st_ino for data in (DATA, DATA + b"x")} == kernel.sealed
+    assert not strict.ensure(DATA)[1]
+
+
+def test_unsealed_object_is_replaced(strict, kernel, path):
+    """There an object without fs-verity proves nothing, whatever it holds and whoever vouches for it."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(DATA)
+    strict.load_durable = lambda: DurableObjects([digest_of(DATA).raw], 32)
+
+    assert strict.ensure(DATA)[1]
+    assert place(path, DATA).stat().st_ino in kernel.sealed
+
+
+def test_unsealed_object_is_not_read(strict, kernel, path):
+    """Nor is it read."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(DATA)
+
+    with pytest.raises(IntegrityError, match="no fs-verity"):
+        strict.open(digest_of(DATA))
+
+
+def test_kernel_disagrees(strict, kernel, path, monkeypatch):
+    """An object that the kernel measures as another gets no name."""
+    monkeypatch.setattr(verity, "measure", lambda fd, algorithm: Digest(algorithm, bytes(32)))
+
+    with pytest.raises(IntegrityError) as caught:
+        strict.ensure(DATA)
+
+    assert (caught.value.wanted, caught.value.got) == (digest_of(DATA).hex, bytes(32).hex())
+    assert files(path) == []
+
+
+def test_verity_is_missing(strict, path, monkeypatch):
+    """Where it is required and the file system has none, nothing is stored."""
+    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: False)
+
+    with pytest.raises(OSError, match="no fs-verity") as caught:
+        strict.ensure(DATA)
+
+    assert caught.value.errno == errno.EOPNOTSUPP
+    assert files(path) == []
+
+
+def test_verity_is_asked_for_once(store, monkeypatch):
+    """Where it is not required, one file system without it is asked once."""
+    asked = []
+    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: bool(asked.append(fd)))
+
+    for number in range(3):
+        assert store.ensure(DATA + bytes([number]))[1]
+
+    assert len(asked) == 1

@@ -1,0 +1,78 @@
+"""The board on which workers report: read while it is written, stops them, and may be out of reach."""
+
+import os
+
+import pytest
+
+from composefs.errors import CancelledError
+from composefs.oci.progress import Board, Pen
+
+
+@pytest.fixture
+def board():
+    board = Board(3)
+    yield board
+    board.close()
+
+
+def test_counts(board):
+    """What a worker adds is read at once, each layer for itself."""
+    first, last = Pen(board.path, 0), Pen(board.path, 2)
+
+    first.advance(10)
+    last.advance(1 << 40)
+    first.advance(5)
+
+    assert [board.read(index) for index in range(3)] == [15, 0, 1 << 40]
+    first.close()
+    last.close()
+
+
+def test_cancel(board):
+    """After cancel no worker goes on, neither one that began before nor one that begins after."""
+    early = Pen(board.path, 0)
+    early.advance(1)
+
+    board.cancel()
+    late = Pen(board.path, 1)
+
+    for pen in (early, late):
+        with pytest.raises(CancelledError, match="^the import was stopped$"):
+            pen.advance(1)
+        pen.close()
+    assert board.read(0) == 1
+
+
+@pytest.mark.parametrize("path", ["/nowhere/board", "/proc/1/fd/999999", "/"])
+def test_unreachable_board(path):
+    """A worker that cannot reach the board, on another machine, works without it."""
+    pen = Pen(path, 0)
+
+    pen.advance(100)
+    pen.close()
+
+
+def test_closed_board():
+    """A worker that still holds the board when the parent has closed it is not disturbed."""
+    board = Board(1)
+    pen = Pen(board.path, 0)
+
+    board.close()
+
+    pen.advance(1)
+    pen.close()
+    Pen(board.path, 0).advance(1)
+
+
+def test_nothing_is_left_open():
+    """Boards and pens give back their descriptors."""
+    before = os.listdir("/proc/self/fd")
+
+    for _ in range(3):
+        board = Board(1)
+        pen = Pen(board.path, 0)
+        pen.advance(1)
+        pen.close()
+        board.close()
+
+    assert os.listdir("/proc/self/fd") == before
