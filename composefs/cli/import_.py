@@ -129,7 +129,6 @@ def _as_json(result: ImportResult) -> dict[str, object]:
     return {
         "manifest": result.manifest,
         "config": result.config,
-        "verity": str(result.verity),
         "name": result.name,
         "layers": [
             {

@@ -65,8 +65,8 @@ class BlobReader:
         self.advance(len(data))
         return data
 
-    def verify(self) -> None:
-        """Read what is left, and compare the whole with the digest.
+    def verify(self) -> str:
+        """Read what is left, compare the whole with the digest, and return that.
 
         Raises:
             IntegrityError: it is another blob.
@@ -76,6 +76,7 @@ class BlobReader:
         got = "sha256:" + self._sha256.hexdigest()
         if got != self._digest:
             raise IntegrityError(f"{self.source}, blob", self._digest, got)
+        return got
 
 
 def decompress(blob: BlobReader, compression: Compression) -> Iterator[bytes | memoryview]:

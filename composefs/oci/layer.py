@@ -101,7 +101,6 @@ def import_layer(job: LayerJob) -> LayerResult:
                     _store_blob(repository, blob, writer, job.size, stats)
                 else:
                     _store_archive(repository, blob, writer, job, stats)
-                blob.verify()
                 stream = repository.streams.store(writer)
             stats.bytes_inline = writer.inline_size
             return LayerResult(stream, stats)
@@ -119,6 +118,7 @@ def _store_blob(repository: Repository, blob: BlobReader, writer: SplitstreamWri
     """Store an artifact's blob as the one object of a stream."""
     pieces = iter(lambda: blob.read(SLOT_SIZE), b"")
     writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
+    blob.verify()
 
 
 def _store_archive(
@@ -129,10 +129,12 @@ def _store_archive(
     splitter = TarSplitter(job.label)
     contents = _Contents(repository.objects, stats)
     sha256 = hashlib.sha256()
+    is_blob = job.compression is Compression.NONE  # then the digest of the archive is that of the blob
     try:
         for slot in decompress(blob, job.compression):
             blob.advance(0)  # one piece of a blob may inflate to gigabytes, and the import may have been stopped
-            sha256.update(slot)
+            if not is_blob:
+                sha256.update(slot)
             for event in splitter.feed(slot):
                 if isinstance(event, Inline):
                     writer.inline(event.data)
@@ -144,9 +146,9 @@ def _store_archive(
         raise
     finally:
         contents.close()
-    got = "sha256:" + sha256.hexdigest()
+    blob_digest = blob.verify()
+    got = blob_digest if is_blob else "sha256:" + sha256.hexdigest()
     if got != job.diff_id:
-        blob.verify()
         raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
 
 

@@ -165,7 +165,7 @@ def test_json(layout, repository, capsys):
     result = json.loads(out)
     assert status == 0
     assert " ".join(result) == (
-        "manifest config verity name layers objects_new objects_present bytes_new bytes_inline seconds"
+        "manifest config name layers objects_new objects_present bytes_new bytes_inline seconds"
     )
     assert [" ".join(layer) for layer in result["layers"]] == ["digest diff_id stream status size"] * 2
     first = result["layers"][0]
