@@ -38,7 +38,8 @@ def report(program: str) -> Iterator[Outcome]:
     """Catch what a user can be told in one line; anything else is a defect, and keeps its traceback."""
     outcome = Outcome()
     try:
-        yield outcome
+        with _one_interrupt():
+            yield outcome
     except UsageError as error:
         outcome.status = USAGE
         _say(program, f"{error} (see {program} --help)")
@@ -46,7 +47,6 @@ def report(program: str) -> Iterator[Outcome]:
         outcome.status = FAILED
         _say(program, _one_line(error, _remedy(error)))
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already; a second one would only garble the message
         outcome.status = FAILED
         _say(program, "interrupted; what was stored is kept for the next run")
     except BrokenPipeError:
@@ -58,6 +58,25 @@ def report(program: str) -> Iterator[Outcome]:
         _say(program, _one_line(text, _REMEDIES.get(error.errno or 0), getattr(error, "__notes__", ())))
     finally:
         _drop_unwritten()
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let Ctrl-C count once: when it ends the command already, another would only disturb that."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody has other plans, such as nohup
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # there was none; after one the process ends
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _remedy(error: ComposefsError) -> str | None:
