@@ -183,5 +183,4 @@ def _read_meta(fd: int, path: str, *, upgrade: bool) -> tuple[Meta, bool]:
     except FileNotFoundError:
         if not upgrade:
             raise NotFoundError(f"{path} has no meta.json; `composefs init` makes a repository") from None
-    create.upgrade(fd, path)
-    return meta.read(fd, path)
+    return create.upgrade(fd, path)

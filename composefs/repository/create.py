@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -62,15 +63,22 @@ def infer(dir_fd: int, path: str) -> tuple[Algorithm, bool]:
     raise NotFoundError(f"{path} has no meta.json, and no objects that would tell its algorithm")
 
 
-def upgrade(dir_fd: int, path: str) -> Meta:
-    """Write the `meta.json` that an old repository lacks, as the reference does, and return it."""
+def upgrade(dir_fd: int, path: str) -> tuple[Meta, bool]:
+    """Write the `meta.json` that an old repository lacks, as the reference does.
+
+    Returns:
+        The metadata, and whether fs-verity is required; also of a repository that can only be read.
+    """
     algorithm, sealed = infer(dir_fd, path)
     wanted = Meta.new(algorithm)
     try:
         meta.write(dir_fd, wanted, seal=sealed)
     except FileExistsError:  # another process was faster
-        return meta.read(dir_fd, path)[0]
-    return wanted
+        return meta.read(dir_fd, path)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    return wanted, sealed
 
 
 def _create_in(dir_fd: int, path: str, wanted: Meta, *, require_verity: bool | None) -> bool:

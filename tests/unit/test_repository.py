@@ -1,5 +1,6 @@
 """Repositories: made, opened, recognised, refused; their metadata and their lock."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -220,6 +221,24 @@ def test_old_repository(tmp_path, algorithm):
     with Repository.open(tmp_path) as repository:
         assert repository.algorithm is algorithm
     assert Meta.parse((tmp_path / "meta.json").read_bytes()) == Meta.new(algorithm)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_old_repository_to_read(tmp_path, monkeypatch, code):
+    """One that cannot be written is read all the same."""
+    digest = verity.compute_digest(b"x" * 100, SHA256)
+    file = tmp_path / "objects" / digest.object_path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * 100)
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(meta, "write", refuse)
+
+    with Repository.open(tmp_path) as repository, repository.objects.open(digest) as opened:
+        assert opened.read() == b"x" * 100
+    assert not (tmp_path / "meta.json").exists()
 
 
 def test_old_repository_of_another_algorithm(tmp_path):
