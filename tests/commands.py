@@ -40,7 +40,13 @@ def start(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     environment.pop("PYTHONUNBUFFERED", None)  # it hides what is left in buffers
     options = {"stdin": subprocess.DEVNULL, "start_new_session": True, "env": environment} | options
+    options.setdefault("preexec_fn", _heed_interrupts)
     return subprocess.Popen(command, **options)
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to a job in the background, under which the tests may run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(directory: Path, name: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

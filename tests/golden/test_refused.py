@@ -58,7 +58,7 @@ def write(case, layout):
     if "layout" in case:
         data = vectors.read(vectors.ROOT / "refused" / case["layout"])
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(layout, filter="data")
+            vectors.write_files({member.name: archive.extractfile(member).read() for member in archive}, layout)
         return
     vectors.layers_layout([refused_layer(layer) for layer in case["layers"]]).write(layout)
 

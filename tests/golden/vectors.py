@@ -44,7 +44,7 @@ def layer_archives(name: str) -> list[bytes]:
 
 sys.path.insert(0, str(ROOT))  # the generator imports itself as a top-level package
 import make  # noqa: E402
-from generator.layout import TAR, Image, Layer  # noqa: E402
+from generator.layout import TAR, Image, Layer, write_files  # noqa: E402, F401  # for the tests, too
 
 sys.path.remove(str(ROOT))
 
