@@ -107,7 +107,9 @@ def _open_repository(arguments: argparse.Namespace, platform: Platform | None) -
     repository = Repository.open(path)
     if wanted is not None and repository.algorithm is not wanted:
         repository.close()
-        raise RepositoryError(path, f"has the algorithm {repository.algorithm.value}, not {wanted.value}")
+        raise RepositoryError(
+            path, f"has the algorithm {repository.algorithm.value}, not {wanted.value}; choose another --repo"
+        )
     return repository
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from composefs.errors import UsageError
+from composefs.repository import SYSTEM_PATH, user_path
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -23,8 +24,6 @@ def add_repository(parser: argparse.ArgumentParser) -> None:
 
 def repository_path(arguments: argparse.Namespace) -> str:
     """Return the path of the repository that *arguments* choose."""
-    from composefs.repository import SYSTEM_PATH, user_path  # noqa: PLC0415  # a command's own import
-
     if arguments.repo is not None:
         if not arguments.repo:
             raise UsageError("--repo needs a path")

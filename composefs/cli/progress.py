@@ -119,19 +119,18 @@ class _Bars:
 
 @contextmanager
 def _bars() -> Iterator[Listener]:
-    from rich.console import Console  # noqa: PLC0415  # takes 50 ms, and only bars need it
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415  # as above  # noqa: PLC0415  # as above
+    from rich import console, progress  # noqa: PLC0415  # takes 50 ms, and only bars need it
 
-    with Progress(
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
+    with progress.Progress(
+        progress.TextColumn("{task.description:<12}"),
+        progress.BarColumn(bar_width=None),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(compact=True),
+        console=console.Console(stderr=True),
         transient=True,
-    ) as progress:
-        yield _Bars(progress)
+    ) as bars:
+        yield _Bars(bars)
 
 
 def _megabytes(size: int) -> str:

@@ -72,7 +72,7 @@ class Repository:
         try:
             fd = os.open(text, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise NotFoundError(f"no repository at {text}") from None
+            raise NotFoundError(f"no repository at {text}; `composefs init` makes one") from None
         try:
             _lock_shared(fd, text)
             found, sealed = _read_meta(fd, text, upgrade=upgrade)

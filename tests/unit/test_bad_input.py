@@ -333,7 +333,7 @@ def test_wrong_algorithm(tmp_path, repository):
 
     said = refused(tmp_path, repository, layout, "--algorithm", "fsverity-sha512-12")
 
-    assert said == f"{repository}: has the algorithm fsverity-sha256-12, not fsverity-sha512-12"
+    assert said == f"{repository}: has the algorithm fsverity-sha256-12, not fsverity-sha512-12; choose another --repo"
 
 
 def test_broken_repository(tmp_path):

@@ -516,7 +516,7 @@ def test_no_repository(tmp_path, capsys, arguments):
     """Commands that read need a repository, and make none."""
     status, out, err = call(capsys, "composefs", "--repo", tmp_path / "none", *arguments)
 
-    assert (status, out, err) == (1, "", [f"composefs: no repository at {tmp_path}/none"])
+    assert (status, out, err) == (1, "", [f"composefs: no repository at {tmp_path}/none; `composefs init` makes one"])
     assert not (tmp_path / "none").exists()
 
 

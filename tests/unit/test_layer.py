@@ -239,7 +239,7 @@ def test_missing_blob(path):
 
 def test_missing_repository(path):
     """A worker that does not see the repository says so."""
-    with pytest.raises(NotFoundError, match="^no repository at /nowhere$"):
+    with pytest.raises(NotFoundError, match="^no repository at /nowhere; "):
         import_layer(job(path, layouts.files_layer({}), Compression.NONE, repository="/nowhere"))
 
 
