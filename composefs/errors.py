@@ -3,6 +3,7 @@
     ComposefsError
     ├── UsageError            an argument that no repository or image could satisfy
     ├── FormatError           input that breaks its format, at an offset
+    ├── TreeError             a file system that cannot be had as asked, or not as an image
     ├── IntegrityError        a digest or size that is not the promised one
     ├── NotFoundError         a name that leads nowhere
     ├── RepositoryError       a repository that cannot be used as asked
@@ -34,6 +35,18 @@ class FormatError(ComposefsError):
     def __str__(self) -> str:
         entry = f", entry {self.entry}" if self.entry is not None else ""
         return f"{self.source}{entry}, offset {self.offset}: {self.what}"
+
+
+class TreeError(ComposefsError):
+    """*what* is wrong with the file system at *path*, which is bytes or text."""
+
+    def __init__(self, path: bytes | str, what: str) -> None:
+        super().__init__(path, what)
+        self.path = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
 
 
 class IntegrityError(ComposefsError):

@@ -2,7 +2,8 @@
 
     meta.json          what it is (meta.py)
     objects/xx/rest    every file once (objects.py)
-    streams/           layers, configs, manifests (streams.py); refs/ below it holds what is wanted (refs.py)
+    streams/           layers, configs, manifests (streams.py)
+    images/            EROFS images (images.py); refs/ below these two holds what is wanted (refs.py)
 
 One repository serves this package and composefs-rs alike, at the same time.
 """
@@ -20,6 +21,7 @@ from composefs import _native
 from composefs.digest import Algorithm
 from composefs.errors import NotFoundError, RepositoryError
 from composefs.repository import create, meta
+from composefs.repository.images import ImageStore
 from composefs.repository.meta import Meta
 from composefs.repository.objects import ObjectStore
 from composefs.repository.streams import StreamStore
@@ -45,6 +47,7 @@ class Repository:
         verity: whether the kernel must enforce every digest, which holds if `meta.json` is sealed.
         objects: the object store.
         streams: the streams and their references.
+        images: the EROFS images and their references.
     """
 
     def __init__(self, path: str, fd: int, found: Meta, *, verity: bool) -> None:
@@ -52,6 +55,7 @@ class Repository:
         self._fd = fd
         self.objects = ObjectStore(fd, path, found.algorithm, require_verity=verity)
         self.streams = StreamStore(fd, path, found.algorithm, self.objects)
+        self.images = ImageStore(fd, path, found.algorithm, self.objects)
         self.objects.load_durable = self.streams.load_durable
 
     @classmethod
@@ -117,6 +121,14 @@ class Repository:
         if parent := os.path.dirname(os.path.abspath(text)):
             os.makedirs(parent, exist_ok=True)
         return create.create(text, Meta.new(algorithm, erofs_version), require_verity=require_verity)
+
+    @classmethod
+    def reset(cls, path: str | os.PathLike[str]) -> None:
+        """Remove all names and the `meta.json` of the repository at *path*, if there is one; its objects stay.
+
+        Waits until nobody has it open.
+        """
+        create.reset(os.fspath(path))
 
     def __enter__(self) -> Self:
         return self

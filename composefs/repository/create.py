@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import stat
 
 from composefs import verity
@@ -37,6 +39,26 @@ def create(path: str, wanted: Meta, *, require_verity: bool | None) -> bool:
     dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return _create_in(dir_fd, path, wanted, require_verity=require_verity)
+    finally:
+        os.close(dir_fd)
+
+
+def reset(path: str) -> None:
+    """Remove all names and the `meta.json` of the repository directory *path*, and keep its objects.
+
+    Nobody else may have the repository open: this waits until they close it.
+    """
+    try:
+        dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(dir_fd, fcntl.LOCK_EX)
+        for name in ("streams", "images"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(name, dir_fd=dir_fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(meta.NAME, dir_fd=dir_fd)
     finally:
         os.close(dir_fd)
 

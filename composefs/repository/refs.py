@@ -1,7 +1,8 @@
 """Names: symbolic links, replaced atomically.
 
 streams/<content id>   -> ../objects/xx/rest
-streams/refs/<name>    -> ../<content id>, with one more .. for each slash in the name
+images/<hex>           -> ../objects/xx/rest
+*/refs/<name>          -> ../<what it stands for>, with one more .. for each slash in the name
 .symlink-...           a link on its way to replace another
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from composefs import _native
+from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError, UsageError
 from composefs.repository.objects import make_directory
 
@@ -55,6 +57,21 @@ def read(repository_fd: int, path: str, repository: str) -> str | None:
         raise RepositoryError(f"{repository}/{path}", "is no symbolic link") from None
 
 
+def object_of(text: str, algorithm: Algorithm, path: str) -> Digest:
+    """Return the object that the link *path*, which says *text*, leads to.
+
+    Raises:
+        RepositoryError: it leads elsewhere.
+    """
+    head, slash, rest = text[-(2 * algorithm.digest_size + 1) :].partition("/")
+    try:
+        if not text.startswith("../") or not slash or len(head) != 2:
+            raise ValueError
+        return Digest.from_hex(algorithm, head + rest)
+    except ValueError:
+        raise RepositoryError(path, f"link to {text!r} is none to an object") from None
+
+
 def walk(repository_fd: int, directory: str) -> Iterator[tuple[str, str]]:
     """Yield path below *directory* and text of every link there, at any depth, sorted by path."""
     try:
@@ -72,6 +89,17 @@ def walk(repository_fd: int, directory: str) -> Iterator[tuple[str, str]]:
                     yield f"{entry.name}/{path}", text
     finally:
         os.close(fd)
+
+
+def check_ref(ref: str) -> None:
+    """Refuse a name that leads out of its directory or cannot be a file's.
+
+    Raises:
+        UsageError: *ref* is such a name.
+    """
+    parts = ref.split("/")
+    if "\0" in ref or any(part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts):  # NAME_MAX
+        raise UsageError(f"{ref!r} is no name for a reference")
 
 
 def encode_tag(name: str) -> str:

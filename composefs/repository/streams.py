@@ -50,7 +50,7 @@ class StreamStore:
             RepositoryError: the name is no link to an object.
         """
         text = refs.read(self._repository_fd, f"{DIRECTORY}/{name}", self._path)
-        return None if text is None else self._object_of(name, text)
+        return None if text is None else refs.object_of(text, self._algorithm, f"{self._path}/{DIRECTORY}/{name}")
 
     def open(self, name: str, content_type: bytes | None = None) -> OpenStream:
         """Open the stream *name*: a content id, or `refs/...`.
@@ -97,8 +97,26 @@ class StreamStore:
         return DurableObjects(self._object_tables(), self._algorithm.digest_size)
 
     def set_ref(self, ref: str, name: str) -> None:
-        """Make `refs/`*ref* stand for the stream *name*, whatever it stood for before."""
+        """Make `refs/`*ref* stand for the stream *name*, whatever it stood for before.
+
+        Raises:
+            UsageError: nothing can be called so.
+        """
+        refs.check_ref(ref)
         refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{name}")
+
+    def unset_ref(self, ref: str) -> None:
+        """Remove `refs/`*ref*; what it stood for stays until garbage is collected.
+
+        Raises:
+            NotFoundError: there is no such ref.
+            RepositoryError: something else stands there.
+        """
+        refs.check_ref(ref)
+        path = f"{REFS}/{ref}"
+        if refs.read(self._repository_fd, path, self._path) is None:
+            raise NotFoundError(f"{self._path}: no {path}")
+        os.unlink(path, dir_fd=self._repository_fd)
 
     def ref(self, ref: str) -> str | None:
         """Return the stream name that `refs/`*ref* stands for, or None."""
@@ -117,18 +135,6 @@ class StreamStore:
         if target is None:
             raise NotFoundError(f"{self._path}: no stream {name}")
         return target
-
-    def _object_of(self, name: str, text: str) -> Digest:
-        size = 2 * self._algorithm.digest_size + 1
-        head, slash, rest = text[-size:].partition("/")
-        try:
-            if not text.startswith("../") or not slash or len(head) != 2:
-                raise ValueError
-            return Digest.from_hex(self._algorithm, head + rest)
-        except ValueError:
-            raise RepositoryError(
-                f"{self._path}/{DIRECTORY}/{name}", f"link to {text!r} is none to an object"
-            ) from None
 
     def _object_tables(self) -> Iterator[bytes]:
         for name, digest in self.names():
