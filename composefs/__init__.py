@@ -2,21 +2,46 @@
 
 repository = composefs.Repository.open("/sysroot/composefs")
 result = composefs.import_image(repository, "oci:/srv/fedora:42", name="os", progress=print)
+
+A name is imported when it is used: `import composefs` costs next to nothing.
 """
 
-from composefs.digest import Algorithm, Digest
-from composefs.errors import (
-    CancelledError,
-    ComposefsError,
-    FormatError,
-    IntegrityError,
-    NotFoundError,
-    RepositoryError,
-    UsageError,
-)
-from composefs.oci import ImportResult, ImportStats, import_image
-from composefs.oci.manifest import Platform
-from composefs.repository import Repository
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from composefs.digest import Algorithm, Digest
+    from composefs.errors import (
+        CancelledError,
+        ComposefsError,
+        FormatError,
+        IntegrityError,
+        NotFoundError,
+        RepositoryError,
+        TreeError,
+        UsageError,
+    )
+    from composefs.oci import ImportResult, ImportStats, import_image
+    from composefs.oci.manifest import Platform
+    from composefs.repository import Repository
+
+_MODULES = {
+    "composefs.digest": ("Algorithm", "Digest"),
+    "composefs.errors": (
+        "CancelledError",
+        "ComposefsError",
+        "FormatError",
+        "IntegrityError",
+        "NotFoundError",
+        "RepositoryError",
+        "TreeError",
+        "UsageError",
+    ),
+    "composefs.oci": ("ImportResult", "ImportStats", "import_image"),
+    "composefs.oci.manifest": ("Platform",),
+    "composefs.repository": ("Repository",),
+}
+_ORIGINS = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Algorithm",
@@ -31,7 +56,20 @@ __all__ = [
     "Platform",
     "Repository",
     "RepositoryError",
+    "TreeError",
     "UsageError",
     "import_image",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ORIGINS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_ORIGINS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,14 +8,18 @@ import os
 from composefs import verity
 from composefs.digest import Algorithm
 
+EXAMPLES = """\
+examples:
+  composefs digest /usr/bin/*
+  composefs digest --algorithm fsverity-sha256-12 image.erofs"""
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser(
-        "digest",
-        help="print the fs-verity digest of files",
-        description="Print the fs-verity digest of files, as a repository names them. It is computed, not measured.",
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Print the fs-verity digest of files, as a repository names them. It is computed, not measured."
     )
+    parser.epilog = EXAMPLES
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument(
         "--algorithm",
@@ -23,7 +27,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=Algorithm.SHA512.value,
         help="default: %(default)s",
     )
-    parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

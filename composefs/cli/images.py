@@ -1,4 +1,4 @@
-"""`composefs oci images`: the tagged images of a repository."""
+"""`composefs images`: the named images of a repository."""
 
 from __future__ import annotations
 
@@ -6,38 +6,31 @@ import argparse
 import json
 
 from composefs.cli import options
-from composefs.cli.output import print_table
-from composefs.oci.images import list_images
-from composefs.repository import Repository
+from composefs.cli.output import SHORT_DIGEST, print_table
 
-_SHORT = 12  # hexadecimal digits of a digest in the table
+EXAMPLES = """\
+examples:
+  composefs images --no-trunc
+  composefs images --json | jq -r '.images[].name'"""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser("images", help="list the tagged images", description="List the tagged images.")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = "List the images that have names, which are refs below images/refs; for OCI tags: oci images."
+    parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="print one JSON object, with whole digests")
-    parser.set_defaults(command=run)
+    parser.add_argument("--no-trunc", action="store_true", help="print whole digests")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
-    with Repository.open(options.repository_path(arguments)) as repository:
-        images = list(list_images(repository))
+    with options.open_repository(arguments) as repository:
+        images = list(repository.images.refs())
     if arguments.json:
-        print(json.dumps({"images": [image.as_json() for image in images]}, indent=2))
+        print(json.dumps({"images": [{"name": name, "digest": digest} for name, digest in images]}, indent=2))
     elif not images:
         print("No images found")
     else:
-        rows = [
-            (
-                image.name,
-                image.manifest.partition(":")[2][:_SHORT],
-                image.architecture or "artifact",
-                str(image.layer_count),
-                str(image.referrer_count),
-            )
-            for image in images
-        ]
-        print_table(("NAME", "DIGEST", "ARCH", "LAYERS", "REFS"), rows)
+        size = None if arguments.no_trunc else SHORT_DIGEST
+        print_table(("NAME", "DIGEST"), [(name, digest[:size]) for name, digest in images])
     return 0

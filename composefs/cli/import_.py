@@ -33,20 +33,10 @@ exit status: 0 done, 1 failed, 2 wrong usage"""
 _ALGORITHMS = tuple(algorithm.value for algorithm in Algorithm)
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `composefs import`."""
-    parser = commands.add_parser(
-        "import",
-        help="import an OCI image",
-        description=DESCRIPTION,
-        epilog=EXAMPLES.replace("composefs-import", "composefs import"),
-        formatter_class=options.Help,
-    )
-    add_arguments(parser)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of an import."""
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES.replace("composefs-import", parser.prog)
     parser.add_argument("reference", metavar="REF", help="the image: oci:PATH[:TAG], or the path of an OCI layout")
     parser.add_argument("--name", help="what to call it in the repository (default: REF)")
     parser.add_argument(
@@ -68,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

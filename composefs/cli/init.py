@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from composefs.cli import options
 from composefs.digest import Algorithm
 from composefs.repository import Repository
+from composefs.repository.meta import EROFS_VERSIONS
+from composefs.repository.meta import NAME as META
+
+EXAMPLES = """\
+examples:
+  composefs init /var/lib/repo
+  composefs --repo /var/lib/repo init --insecure --algorithm fsverity-sha256-12
+  composefs init --ensure /var/lib/repo        # whatever its settings, if it is there"""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser(
-        "init",
-        help="make a repository",
-        description="Make a repository. Where the file system has fs-verity it will be required, unless --insecure.",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Make a repository. Where the file system has fs-verity it will be required, unless --insecure."
     )
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "path", nargs="?", metavar="PATH", help="its directory (default: the one chosen by --repo etc.)"
     )
@@ -25,22 +33,41 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=Algorithm.SHA512.value,
         help="of all digests in it (default: %(default)s)",
     )
-    parser.add_argument("--erofs-version", type=int, choices=(0, 1, 2), default=1, help="of its images (default: 1)")
+    parser.add_argument(
+        "--erofs-version",
+        type=int,
+        choices=EROFS_VERSIONS,
+        default=argparse.SUPPRESS,  # the option of that name before the command holds, too
+        help="of its images (default: 1)",
+    )
     verity = parser.add_mutually_exclusive_group()
-    verity.add_argument("--insecure", action="store_true", help="do not require fs-verity")
-    verity.add_argument("--require-verity", action="store_true", help="fail where the file system has no fs-verity")
-    parser.set_defaults(command=run)
+    verity.add_argument("--insecure", action="store_true", default=argparse.SUPPRESS, help="do not require fs-verity")
+    verity.add_argument(
+        "--require-verity",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="fail where the file system has no fs-verity",
+    )
+    parser.add_argument("--ensure", action="store_true", help="take an existing repository, whatever its settings")
+    parser.add_argument(
+        "--reset-metadata",
+        action="store_true",
+        help="first forget all images, streams and settings that are there; objects are kept",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it, and say what it is."""
     path = arguments.path or options.repository_path(arguments)
-    require_verity = True if arguments.require_verity else (False if arguments.insecure else None)
+    if arguments.reset_metadata:
+        Repository.reset(path)
+    if arguments.ensure and Repository.exists(path):
+        return _ensure(path)
     made = Repository.init(
         path,
         Algorithm.parse(arguments.algorithm),
-        erofs_version=arguments.erofs_version,
-        require_verity=require_verity,
+        erofs_version=1 if arguments.erofs_version is None else arguments.erofs_version,
+        require_verity=True if arguments.require_verity else (False if arguments.insecure else None),
     )
     if not made:
         print(f"Repository already initialized at {path}")
@@ -49,4 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Initialized composefs repository at {path}")
         print(f"  algorithm: {repository.algorithm.value}")
         print(f"  verity:    {'required' if repository.verity else 'not required (insecure)'}")
+    return 0
+
+
+def _ensure(path: str) -> int:
+    is_old = not os.path.lexists(os.path.join(path, META))
+    with Repository.open(path):
+        pass
+    if is_old:
+        print(f"Upgraded legacy repository at {path}")
+    else:
+        print(f"Repository already initialized at {path} (existing configuration preserved)")
     return 0

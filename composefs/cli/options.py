@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from composefs.errors import UsageError
-from composefs.repository import SYSTEM_PATH, user_path
+from composefs.digest import Algorithm
+from composefs.errors import ComposefsError, RepositoryError, UsageError
+from composefs.repository import SYSTEM_PATH, Repository, user_path
+from composefs.repository.meta import EROFS_VERSIONS
 
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Help whose description and examples keep their lines."""
+HASHES = {algorithm.hash_name: algorithm for algorithm in Algorithm}
 
 
 def add_repository(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,22 @@ def add_repository(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--repo", metavar="PATH", help="directory of the repository")
     choice.add_argument("--user", action="store_true", help="the one in $HOME/.var/lib/composefs")
     choice.add_argument("--system", action="store_true", help="the one in /sysroot/composefs")
+
+
+def add_expectations(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a repository must be, and how it is used by this call."""
+    group = parser.add_argument_group("how it is used")
+    group.add_argument("--hash", choices=HASHES, help="the algorithm that it must have (default: any)")
+    group.add_argument(
+        "--erofs-version",
+        type=int,
+        choices=EROFS_VERSIONS,
+        help="format of the images made by this call (default: what the repository is set to)",
+    )
+    group.add_argument("--require-verity", action="store_true", help="fail unless fs-verity is required there")
+    group.add_argument("--no-upgrade", action="store_true", help="never write a meta.json into an old repository")
+    group.add_argument("--no-repo", action="store_true", help="open none: for compute-id and create-dumpfile")
+    group.add_argument("--insecure", action="store_true", help=argparse.SUPPRESS)  # of old scripts; see compute-karg
 
 
 def repository_path(arguments: argparse.Namespace) -> str:
@@ -34,6 +50,36 @@ def repository_path(arguments: argparse.Namespace) -> str:
     if not home:
         raise UsageError("$HOME is not set; choose a repository with --repo")
     return user_path(home)
+
+
+def open_repository(arguments: argparse.Namespace) -> Repository:
+    """Open the repository that *arguments* choose, and see that it is what they want.
+
+    Raises:
+        RepositoryError: it has another algorithm, or no fs-verity where that is asked for.
+    """
+    if arguments.no_repo:
+        raise UsageError("--no-repo is only for commands that compute: compute-id, compute-karg, create-dumpfile")
+    path = repository_path(arguments)
+    repository = Repository.open(path, upgrade=not arguments.no_upgrade, require_verity=arguments.require_verity)
+    if arguments.hash is not None and repository.algorithm is not HASHES[arguments.hash]:
+        repository.close()
+        what = f"has the algorithm {repository.algorithm.value}, but --hash {arguments.hash} was given"
+        raise RepositoryError(path, what)
+    return repository
+
+
+def algorithm(arguments: argparse.Namespace) -> Algorithm:
+    """Return the algorithm for a command that needs no repository: as told, as in the chosen repository, or SHA-512."""
+    if arguments.hash is not None:
+        return HASHES[arguments.hash]
+    if not arguments.no_repo:
+        try:
+            with Repository.open(repository_path(arguments), upgrade=False) as repository:
+                return repository.algorithm
+        except (ComposefsError, OSError):
+            pass  # there need not be any
+    return Algorithm.SHA512
 
 
 def positive(text: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from composefs.errors import UsageError
 
+SHORT_DIGEST = 12  # hexadecimal digits of a digest in a table
 _GAP = "  "
 _CUT = "…"
 

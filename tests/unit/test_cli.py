@@ -12,20 +12,15 @@ import pytest
 
 import composefs
 from composefs import Algorithm, verity
-from composefs.cli import main, main_import, options
+from composefs.cli import main, main_import, options, registry
 from tests import commands, layouts
 from tests.layouts import files_layer, image_layout, noise
 
 WIDTH = 80
 COMMANDS = [
     ("composefs",),
-    ("composefs", "init"),
-    ("composefs", "import"),
-    ("composefs", "cat"),
-    ("composefs", "digest"),
-    ("composefs", "oci"),
-    ("composefs", "oci", "images"),
-    ("composefs", "oci", "layer"),
+    *(("composefs", name) for name, *_ in registry.COMMANDS),
+    *(("composefs", "oci", name) for name, *_ in registry.OCI_COMMANDS),
     ("composefs-import",),
 ]
 MAINS = {"composefs": main, "composefs-import": main_import}
@@ -77,8 +72,6 @@ def test_version(name, option, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["composefs"], "the following arguments are required: COMMAND"),
-        (["composefs", "oci"], "the following arguments are required: COMMAND"),
         (["composefs", "frobnicate"], "argument COMMAND: invalid choice: 'frobnicate'"),
         (["composefs-import"], "the following arguments are required: REF"),
         (["composefs-import", "x", "--workers", "0"], "argument --workers: '0' is no number above zero"),
@@ -94,6 +87,9 @@ def test_version(name, option, capsys):
         (["composefs", "--repo", "a", "--system", "init"], "argument --system: not allowed with argument --repo"),
         (["composefs", "init", "--insecure", "--require-verity"], "not allowed with argument --insecure"),
         (["composefs", "init", "--erofs-version", "3"], "argument --erofs-version: invalid choice: 3"),
+        (["composefs", "--hash", "md5", "images"], "argument --hash: invalid choice: 'md5'"),
+        (["composefs", "images", "--js"], "unrecognized arguments: --js"),
+        (["composefs", "completion", "tcsh"], "argument SHELL: invalid choice: 'tcsh'"),
         (["composefs", "digest"], "the following arguments are required: FILE"),
         (["composefs", "oci", "layer"], "the following arguments are required: DIFF_ID"),
     ],
@@ -106,6 +102,16 @@ def test_usage(arguments, message, capsys):
     assert out == ""
     assert err[0].startswith("usage: composefs")
     assert message in err[-1]
+
+
+@pytest.mark.parametrize("arguments", [["composefs"], ["composefs", "oci"]])
+def test_no_command(arguments, capsys):
+    """Without a command the help is printed, as a wrong usage."""
+    status, out, err = call(capsys, *arguments)
+
+    assert (status, out) == (2, "")
+    assert err[0].startswith("usage: composefs")
+    assert "commands:" in err
 
 
 @pytest.mark.parametrize(
@@ -462,6 +468,51 @@ def test_init(tmp_path, capsys, monkeypatch):
     assert again == (0, f"Repository already initialized at {path}\n", [])
     have, want = (f"algorithm fsverity-{name}-12, EROFS V1" for name in ("sha512", "sha256"))
     assert other == (1, "", [f"composefs: {path}: repository exists with {have}; it cannot become one with {want}"])
+
+
+def test_init_ensure(tmp_path, capsys):
+    """`init --ensure` makes a repository, or takes the one that is there, whatever its settings."""
+    path = tmp_path / "repository"
+
+    made = call(capsys, "composefs", "init", "--insecure", "--ensure", path)
+    taken = call(capsys, "composefs", "init", "--ensure", "--erofs-version", "2", path)
+    meta = (path / "meta.json").read_text()
+    (path / "objects/00").mkdir(parents=True)
+    (path / "objects/00" / ("0" * 126)).write_bytes(b"x")
+    (path / "meta.json").unlink()
+    upgraded = call(capsys, "composefs", "init", "--ensure", path)
+
+    assert made[1].splitlines()[0] == f"Initialized composefs repository at {path}"
+    assert taken == (0, f"Repository already initialized at {path} (existing configuration preserved)\n", [])
+    assert '"default": 1' in meta
+    assert upgraded == (0, f"Upgraded legacy repository at {path}\n", [])
+
+
+def test_init_reset_metadata(tmp_path, layout, capsys):
+    """`init --reset-metadata` forgets names and settings, and keeps objects."""
+    path = tmp_path / "repository"
+    call(capsys, "composefs-import", layout, "--repo", path, "--quiet")
+    objects = sorted((path / "objects").rglob("*"))
+
+    status, out, _ = call(capsys, "composefs", "init", "--insecure", "--reset-metadata", "--erofs-version", "2", path)
+
+    assert status == 0
+    assert out.startswith("Initialized")
+    assert sorted((path / "objects").rglob("*")) == objects
+    assert sorted(each.name for each in path.iterdir()) == ["meta.json", "objects"]
+    assert '"default": 2' in (path / "meta.json").read_text()
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_init_options_before_the_command(place, tmp_path, capsys):
+    """The EROFS version may be given before the command, or behind it."""
+    options = ["--erofs-version", "2", "--insecure"]
+    before, behind = (options, []) if place == "before" else ([], options)
+
+    status, _, _ = call(capsys, "composefs", *before, "init", *behind, tmp_path / "repository")
+
+    assert status == 0
+    assert '"default": 2' in (tmp_path / "repository/meta.json").read_text()
 
 
 def test_init_on_a_file(tmp_path, capsys):

@@ -7,19 +7,18 @@ import argparse
 from composefs.cli import options
 from composefs.cli.output import refuse_terminal, write_bytes
 from composefs.oci.names import layer_name
-from composefs.repository import Repository
 from composefs.splitstream import ContentType
 
+EXAMPLES = """\
+examples:
+  composefs oci layer sha256:9f86... | tar t"""
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
-    parser = commands.add_parser(
-        "layer",
-        help="write the tar archive of a layer",
-        description="Write the tar archive of a layer to standard output, bit for bit the one that was imported.",
-    )
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = "Write the tar archive of a layer to standard output, bit for bit the one that was imported."
+    parser.epilog = EXAMPLES
     parser.add_argument("diff_id", metavar="DIFF_ID", help="digest of the archive: sha256:...")
-    parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_terminal("a tar archive")
     name = layer_name(arguments.diff_id)
     with (
-        Repository.open(options.repository_path(arguments)) as repository,
+        options.open_repository(arguments) as repository,
         repository.streams.open(name, ContentType.LAYER) as stream,
     ):
         write_bytes(stream.merged())

@@ -1,0 +1,109 @@
+"""`composefs completion SHELL`: the script that lets a shell complete our commands, and what it completes them with.
+
+The script asks the command itself, with `_ARGCOMPLETE` in the environment: argcomplete walks the parser, and what
+stands in the repository, such as tags, is looked up when it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from argcomplete.completers import BaseCompleter, FilesCompleter
+from argcomplete.finders import CompletionFinder
+from argcomplete.shell_integration import shellcode
+
+from composefs.cli import options
+from composefs.cli.registry import CommandParser
+from composefs.errors import ComposefsError
+from composefs.oci.images import list_images
+from composefs.repository import Repository
+
+SHELLS = ("bash", "zsh", "fish")
+PROGRAMS = ("composefs", "composefs-import")
+
+EXAMPLES = """\
+examples:
+  source <(composefs completion bash)          # in ~/.bashrc
+  source <(composefs completion zsh)           # in ~/.zshrc, after compinit
+  composefs completion fish | source           # in ~/.config/fish/config.fish"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = "Print the script that completes commands, options, tags and names of images in a shell."
+    parser.epilog = EXAMPLES
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help="bash, zsh or fish")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    print(shellcode(list(PROGRAMS), shell=arguments.shell))
+    return 0
+
+
+def complete(parser: CommandParser) -> None:
+    """Answer the shell, which asks by its environment, and end the process."""
+    chosen = parser
+    chosen.load()
+    for word in os.environ.get("COMP_LINE", "").split():  # argcomplete must find all arguments in place
+        chosen = chosen.commands.get(word, chosen)
+        chosen.load()
+    CompletionFinder()(parser, default_completer=_Completer())
+
+
+class _Completer(BaseCompleter):
+    """Says what an argument without choices may be: names in the repository go by its metavar."""
+
+    def __call__(
+        self, *, prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: object
+    ) -> Iterable[str]:
+        """Return the candidates."""
+        names = _NAMES.get(str(action.metavar))
+        if names is None:
+            files: Iterable[str] = FilesCompleter()(prefix)
+            return files
+        try:
+            with Repository.open(options.repository_path(parsed_args), upgrade=False) as repository:
+                return [name for name in names(repository) if name.startswith(prefix)]
+        except (ComposefsError, OSError):
+            return []  # nobody wants an error message in the middle of typing
+
+
+def _tags(repository: Repository) -> Iterator[str]:
+    for image in list_images(repository):
+        yield image.name
+
+
+def _manifests(repository: Repository) -> Iterator[str]:
+    for image in list_images(repository):
+        yield image.manifest
+
+
+def _images(repository: Repository) -> Iterator[str]:
+    for name, _ in repository.images.refs():
+        yield name
+    yield from _tags(repository)
+
+
+def _streams(repository: Repository) -> Iterator[str]:
+    for name, _ in repository.streams.names():
+        yield name
+    for name, _ in repository.streams.refs("."):
+        yield f"refs/{name}"
+
+
+def _layers(repository: Repository) -> Iterator[str]:
+    for name, _ in repository.streams.names():
+        if name.startswith("oci-layer-"):
+            yield name.removeprefix("oci-layer-")
+
+
+_NAMES: dict[str, Callable[[Repository], Iterator[str]]] = {
+    "TAG": _tags,
+    "MANIFEST": _manifests,
+    "IMAGE": _images,
+    "STREAM": _streams,
+    "DIFF_ID": _layers,
+}
