@@ -11,6 +11,9 @@ fsverity                   fsverity
 skopeo                     skopeo
 umoci                      umoci
 mkfs.ext4                  e2fsprogs
+fsck.erofs                 erofs-utils
+zsh                        zsh
+fish                       fish
 strace                     strace
 git                        git
 /usr/include/linux/fs.h    libc6-dev

@@ -1,8 +1,5 @@
 """What a shell is offered when somebody types Tab."""
 
-import os
-import subprocess
-
 import pytest
 
 import composefs
@@ -92,28 +89,3 @@ def test_script(shell, capsys):
     out = capsys.readouterr().out
     assert "composefs-import" in out
     assert "_ARGCOMPLETE" in out
-
-
-def test_bash(directory, capsys):
-    """bash itself takes the script, and what it then offers is what we do."""
-    main(["completion", "bash"])
-    (directory / "script").write_text(capsys.readouterr().out)
-    commands.start(directory, "composefs", "--version", stdout=subprocess.DEVNULL).wait()  # writes the script
-    (directory / "bin").mkdir()
-    program = directory / "bin/composefs"
-    program.write_text(f'#!/bin/sh\nexec "{commands.sys.executable}" "{directory}/composefs" "$@"\n')
-    program.chmod(0o755)
-    line = "composefs oci ima"
-    ask = f'source ./script; COMP_LINE="{line}" COMP_POINT={len(line)} COMP_TYPE=9; _python_argcomplete composefs'
-    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(commands.ROOT)}
-
-    result = subprocess.run(
-        ["bash", "-c", ask + '; echo "${COMPREPLY[@]}"'],
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert result.stdout.split() == ["images"]
