@@ -1,0 +1,21 @@
+"""Bytes and numbers as text for people."""
+
+from __future__ import annotations
+
+
+def printable(data: bytes) -> str:
+    r"""Return *data* as one line of text, unambiguous: UTF-8 as it is, `\xHH` for what cannot be shown, `\\`."""
+    text = data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode())
+        for character in text
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return *count* with its noun in the right number: `5,267 directories`."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun}"
