@@ -1,4 +1,4 @@
-"""Measure imports: `composefs-import` and cfsctl 0.9.4 in turn, on the same images, in one run.
+"""Measure imports and images: our commands and cfsctl 0.9.4 in turn, on the same images, in one run.
 
     python bench/macro.py --scale small|medium|full [--runs 5] [--only WORK ...] [--out FILE]
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import hashlib
 import json
 import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,11 +38,13 @@ _PIECE = bytearray(1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to measure: importing the image *kind*, after that of *before* was imported, untimed."""
+    """Something to measure on the image *kind*, after that of *before* was imported, untimed."""
 
     kind: str
     before: str | None = None
     ours_alone: bool = False
+    timed: str = "pull"  # which command of a tool
+    forget: bool = False  # all names but those of layers, so that the image is made again of what is stored
 
 
 WORKS = {
@@ -50,24 +54,29 @@ WORKS = {
     "many-plain": Work("many-plain"),
     "update": Work("update-gzip", before="many-gzip"),
     "nothing-new": Work("many-gzip", before="many-gzip"),
+    "image": Work("many-gzip", before="many-gzip", forget=True),
+    "dump": Work("many-gzip", before="many-gzip", timed="dump"),
+    "directory": Work("many-gzip", timed="compute-id"),
     **{kind: Work(kind, ours_alone=True) for kind in P5_WORKS},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool; REPO and LAYOUT in its commands stand for paths."""
+    """A tool, and its commands by what they do; REPO, LAYOUT and DIRECTORY in them stand for paths."""
 
     name: str
     version: str
-    init: tuple[str, ...]
-    pull: tuple[str, ...]
+    commands: Mapping[str, tuple[str, ...]]
     programs: Mapping[str, str]  # their paths by name
 
-    def command(self, template: Sequence[str], repo: Path, layout: Path) -> list[str]:
-        """Return the command that *template* means."""
-        words = (word.replace("REPO", str(repo)).replace("LAYOUT", str(layout)) for word in template[1:])
-        return [self.programs[template[0]], *words]
+    def command(self, name: str, repo: Path, place: Path) -> list[str]:
+        """Return the command called *name*, for the image whose layout and files are in *place*."""
+        paths = {"REPO": repo, "LAYOUT": place / "layout", "DIRECTORY": place / "root"}
+        program, *words = self.commands[name]
+        for variable, path in paths.items():
+            words = [word.replace(variable, str(path)) for word in words]
+        return [self.programs[program], *words]
 
 
 def find_ours(path: str | None, algorithm: str) -> Tool | None:
@@ -78,13 +87,12 @@ def find_ours(path: str | None, algorithm: str) -> Tool | None:
         return None
     programs = {"composefs-import": found, "composefs": str(Path(found).with_name("composefs"))}
     options = ("--repo", "REPO", "--name", _NAME, "--algorithm", algorithm, "--progress", "none", "--json")
-    return Tool(
-        OURS,
-        _version(found),
-        ("composefs", "init", "--insecure", "--algorithm", algorithm, "REPO"),
-        ("composefs-import", "oci:LAYOUT", *options),
-        programs,
-    )
+    commands = {
+        "init": ("composefs", "init", "--insecure", "--algorithm", algorithm, "REPO"),
+        "pull": ("composefs-import", "oci:LAYOUT", *options),
+        **_readers("composefs", algorithm),
+    }
+    return Tool(OURS, _version(found), commands, programs)
 
 
 def find_reference(path: str | None, algorithm: str) -> Tool | None:
@@ -95,13 +103,21 @@ def find_reference(path: str | None, algorithm: str) -> Tool | None:
         if found.returncode != 0:
             return None
         path = found.stdout.strip()
-    return Tool(
-        REFERENCE,
-        _version(path),
-        ("cfsctl", "--repo", "REPO", "init", "--insecure", "--algorithm", algorithm),
-        ("cfsctl", "--repo", "REPO", "oci", "pull", "oci:LAYOUT", _NAME),
-        {"cfsctl": path},
-    )
+    commands = {
+        "init": ("cfsctl", "--repo", "REPO", "init", "--insecure", "--algorithm", algorithm),
+        "pull": ("cfsctl", "--repo", "REPO", "oci", "pull", "oci:LAYOUT", _NAME),
+        **_readers("cfsctl", algorithm),
+    }
+    return Tool(REFERENCE, _version(path), commands, {"cfsctl": path})
+
+
+def _readers(program: str, algorithm: str) -> dict[str, tuple[str, ...]]:
+    """Return the commands that both tools spell alike, and whose outputs must be the same."""
+    hash_name = algorithm.split("-")[1]
+    return {
+        "dump": (program, "--repo", "REPO", "oci", "dump", _NAME),
+        "compute-id": (program, "--no-repo", "--hash", hash_name, "compute-id", "DIRECTORY"),
+    }
 
 
 def _version(program: str) -> str:
@@ -148,23 +164,32 @@ class Bench:
             _say(f"ERROR: {text}")
 
     def _run(self, tool: Tool, work: Work, disk: Path) -> tuple[Usage, Made]:
-        """Do *work* once in an empty directory; return what it took, and what is in the repository."""
-        repo, layout = disk / "repo", self._layout(work.kind)
+        """Do *work* once in an empty directory; return what it took, and what was made or printed."""
+        repo, place = disk / "repo", directory(self._scale, work.kind)
         try:
-            run(tool.command(tool.init, repo, layout), disk)
+            run(tool.command("init", repo, place), disk)
             if work.before is not None:
-                run(tool.command(tool.pull, repo, self._layout(work.before)), disk)
-            _read_all(layout)
+                run(tool.command("pull", repo, directory(self._scale, work.before)), disk)
+            if work.forget:
+                _forget_image(repo)
+            _read_all(place / ("root" if work.timed == "compute-id" else "layout"))
             sync_fs(disk)  # what happened before is not written while we measure
-            usage, _ = run(tool.command(tool.pull, repo, layout), disk)
+            usage, printed = run(tool.command(work.timed, repo, place), disk)
         except CommandError as error:
             text = str(error).replace(str(repo), "REPO").replace(str(CACHE), "CACHE")
-            text = text.replace(str(Path(tool.programs[tool.pull[0]]).parent) + "/", "")
+            text = text.replace(str(Path(tool.programs[tool.commands["pull"][0]]).parent) + "/", "")
             raise CommandError(text) from None
-        return usage, {"layer streams": _links(repo / "streams", "oci-layer-")}
+        if work.timed != "pull":
+            return usage, {"output": {"standard output": hashlib.sha256(printed.encode()).hexdigest()}}
+        return usage, {"layer streams": _links(repo / "streams", "oci-layer-"), "images": _links(repo / "images", "")}
 
-    def _layout(self, kind: str) -> Path:
-        return directory(self._scale, kind) / "layout"
+
+def _forget_image(repo: Path) -> None:
+    """Remove the names of everything but layers."""
+    for name in _links(repo / "streams", "oci-config-") | _links(repo / "streams", "oci-manifest-"):
+        (repo / "streams" / name).unlink()
+    shutil.rmtree(repo / "streams/refs")
+    shutil.rmtree(repo / "images")
 
 
 def _links(directory: Path, prefix: str) -> dict[str, str]:
@@ -188,12 +213,36 @@ def _differences(first: str, wanted: Made, second: str, got: Made) -> Iterator[s
             yield f"{what}: {first} made {len(links)}, {second} {len(got[what])}; {same} are the same"
 
 
-def _read_all(layout: Path) -> None:
-    """Bring *layout* into the page cache."""
-    for path in (layout / "blobs" / "sha256").iterdir():
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(_PIECE):
-                pass
+def _read_all(place: Path) -> None:
+    """Bring all regular files of *place* into the page cache."""
+    for parent, _, names in os.walk(place):
+        for name in names:
+            path = os.path.join(parent, name)
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                with open(path, "rb", buffering=0) as file:
+                    while file.readinto(_PIECE):
+                        pass
+
+
+def _unpack(place: Path) -> None:
+    """Unpack the layers of the image in *place* into its `root`, once; they have no whiteouts."""
+    root = place / "root"
+    if root.is_dir():
+        return
+    partial = place / "root.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    layout = place / "layout"
+    manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    layers = json.loads(_blob(layout, manifest).read_text())["layers"]
+    for layer in layers:
+        command = ["tar", "--extract", "--gzip", "--file", _blob(layout, layer["digest"]), "--directory", partial]
+        subprocess.run(command, check=True)
+    partial.rename(root)
+
+
+def _blob(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / digest.replace(":", "/")
 
 
 def _facts(tools: Sequence[Tool], disks: Disks) -> dict[str, object]:
@@ -211,10 +260,7 @@ def _facts(tools: Sequence[Tool], disks: Disks) -> dict[str, object]:
         "file_system": disks.description,
         "python": platform.python_version(),
         "libzstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
-        "tools": {
-            tool.name: {"version": tool.version, "init": tool.init, "pull": tool.pull, "timed": "pull"}
-            for tool in tools
-        },
+        "tools": {tool.name: {"version": tool.version, "commands": tool.commands} for tool in tools},
     }
 
 
@@ -247,7 +293,7 @@ def _say(text: str) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure composefs-import against cfsctl on seeded images.")
+    parser = argparse.ArgumentParser(description="Measure our commands against cfsctl on seeded images.")
     parser.add_argument("--scale", choices=SCALES, default="small", help="size of the images (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="of each tool and work (default: %(default)s)")
     parser.add_argument(
@@ -282,6 +328,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     subprocess.run(
         [sys.executable, _HERE / "images.py", "--scale", args.scale, *options], check=True, stdout=sys.stderr
     )
+    for name in works:
+        if WORKS[name].timed == "compute-id":
+            _say(f"{name}: unpacking the image, unless that was done before")
+            _unpack(directory(args.scale, WORKS[name].kind))
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that file systems are unmounted
     disks = Disks(CACHE)
