@@ -6,6 +6,7 @@ Source: Documentation/filesystems/fsverity.rst; textual forms as in composefs re
 from __future__ import annotations
 
 import enum
+from functools import cached_property
 from typing import NamedTuple, Self
 
 _PREFIX = "fsverity-"
@@ -20,17 +21,17 @@ class Algorithm(enum.Enum):
     SHA256 = "fsverity-sha256-12"
     SHA512 = "fsverity-sha512-12"
 
-    @property
+    @cached_property
     def hash_name(self) -> str:
         """The hash as hashlib spells it."""
         return self.value.removeprefix(_PREFIX).partition("-")[0]
 
-    @property
+    @cached_property
     def kernel_id(self) -> int:
         """The kernel's number, FS_VERITY_HASH_ALG_*."""
         return {"sha256": 1, "sha512": 2}[self.hash_name]
 
-    @property
+    @cached_property
     def digest_size(self) -> int:
         """The size of a digest in bytes."""
         return {"sha256": 32, "sha512": 64}[self.hash_name]
