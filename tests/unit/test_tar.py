@@ -66,6 +66,71 @@ def test_other_kinds(kind):
     assert entries(Archive().entry("a", kind, b"x" * 1000, link="b").end()) == []
 
 
+@pytest.mark.parametrize("cut", [1, 7, 511, 512, 513, 5000])
+def test_every_entry(cut):
+    """Entries whose contents stay inline are told of, with what files hold, in order with those that come out."""
+    archive = Archive().directory("d").file("empty").file("small", b"s" * 64).file("large", b"l" * 65)
+    archive.extended({"path": "x" * 200}).symlink("short", "to").entry("odd", b"Z", b"o" * 100).file("last", b"l")
+    data = archive.end()
+    found = []
+
+    def tell(entry, content):
+        found.append((entry.path, content))
+
+    splitter = TarSplitter("layer x", tell)
+    for start in range(0, len(data), cut):
+        for event in splitter.feed(data[start : start + cut]):
+            if isinstance(event, Content) and event.position == 0:
+                tell(event.entry, None)
+    splitter.close()
+
+    assert found == [
+        (b"d", b""), (b"empty", b""), (b"small", b"s" * 64), (b"large", None), (b"x" * 200, b""), (b"odd", b""),
+        (b"last", b"l"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [1, 511, 512, 5000])
+def test_without_contents(cut):
+    """Contents that come out can be skipped, if all the rest is fed: that is how a stream keeps an archive."""
+    data = Archive().file("a", b"a" * 600).file("b", b"b").file("c", b"c" * 65).end()
+    whole, found = split(data), []
+    splitter = TarSplitter("layer x", lambda entry, _: found.append(entry.name))
+
+    for entry, content in whole:
+        if entry is not None:
+            assert splitter.skip_contents() == entry
+            found.append(entry.name)
+        else:
+            for start in range(0, len(content), cut):
+                splitter.feed_inline(content[start : start + cut])
+    splitter.close()
+
+    assert found == ["a", "b", "c"]
+
+
+def test_contents_where_none_are_due():
+    """What does not follow the headers is refused, with offset."""
+    data = Archive().file("a", b"a" * 600).file("b", b"b").end()
+    splitter = TarSplitter("layer x")
+    with pytest.raises(FormatError, match="^layer x, offset 0: an object, where no contents are due$"):
+        splitter.skip_contents()
+    splitter.feed_inline(data[:512])
+    splitter.skip_contents()
+    with pytest.raises(FormatError, match="^layer x, offset 1112: an object, where no contents are due$"):
+        splitter.skip_contents()
+
+    splitter = TarSplitter("layer x")
+    with pytest.raises(
+        FormatError, match="^layer x, entry a, offset 0: 600 bytes of contents, where an object is due$"
+    ):
+        splitter.feed_inline(data)
+    splitter = TarSplitter("layer x")
+    assert [type(event) for event in splitter.feed(data[:700])] == [Inline, Content]
+    with pytest.raises(FormatError, match="^layer x, offset 700: an object, where no contents are due$"):
+        splitter.skip_contents()
+
+
 def test_fields():
     """Numbers and names are those of the header."""
     data = Archive().file("a", b"x" * 100, mode=0o4755, uid=7, gid=base256(1 << 40, 8), mtime=base256(-1, 12)).end()
