@@ -22,6 +22,19 @@ class _Lib:
     def cfs_verity_digest_fd(
         self, alg: int, block_size: int, salt: Any, salt_size: int, fd: int, digest: Any, digest_size: int
     ) -> int: ...
+    def cfs_verity_digest_fds(
+        self,
+        alg: int,
+        block_size: int,
+        salt: Any,
+        salt_size: int,
+        fds: Any,
+        count: int,
+        digests: Any,
+        digest_size: int,
+        sizes: Any,
+        ctimes: Any,
+    ) -> int: ...
     def cfs_verity_new(self, alg: int, block_size: int, salt: Any, salt_size: int, verity: Any) -> int: ...
     def cfs_verity_update(self, verity: Any, data: Any, size: int) -> int: ...
     def cfs_verity_finish(self, verity: Any, digest: Any, digest_size: int) -> int: ...
@@ -37,5 +50,18 @@ class _Lib:
     def cfs_syncfs(self, fd: int) -> int: ...
     def cfs_store_file(self, dir_fd: int, data: Any, size: int) -> int: ...
     def cfs_sum_bytes(self, data: Any, size: int) -> int: ...
+    def cfs_erofs_pack_inodes(
+        self,
+        image: Any,
+        image_size: int,
+        inodes: Any,
+        inodes_size: int,
+        areas: Any,
+        areas_size: int,
+        area_data: Any,
+        area_data_size: int,
+        payloads: Any,
+        payloads_size: int,
+    ) -> int: ...
 
 lib: _Lib

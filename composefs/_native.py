@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from composefs._cfs import ffi, lib
@@ -81,6 +82,30 @@ def verity_digest_fd(alg: int, fd: int, digest_size: int, block_size: int = 4096
     seed, target = ffi.from_buffer(salt), ffi.from_buffer(out)
     _check(lib.cfs_verity_digest_fd(alg, block_size, seed, len(seed), fd, target, len(target)))
     return bytes(out)
+
+
+def verity_digest_fds(alg: int, fds: Sequence[int], digest_size: int) -> list[tuple[bytes, int, int]]:
+    """Return of each of the files behind *fds*, in one call, its fs-verity digest and what it was of.
+
+    Args:
+        alg: the hash.
+        fds: open for reading; their positions are neither used nor moved.
+        digest_size: bytes; must be that of the hash.
+
+    Returns:
+        For each file its digest, the number of bytes hashed, and when its inode was changed last, in nanoseconds,
+        asked for afterwards.  If it could not be read, the number is the negative errno.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    count = len(fds)
+    numbers, digests = ffi.new("int[]", fds), bytearray(count * digest_size)
+    sizes, ctimes = ffi.new("int64_t[]", count), ffi.new("int64_t[]", count)
+    target = ffi.from_buffer(digests)
+    _check(lib.cfs_verity_digest_fds(alg, 4096, ffi.NULL, 0, numbers, count, target, digest_size, sizes, ctimes))
+    each = [bytes(digests[start : start + digest_size]) for start in range(0, len(digests), digest_size)]
+    return list(zip(each, ffi.unpack(sizes, count), ffi.unpack(ctimes, count), strict=True))
 
 
 class VerityState:
@@ -277,3 +302,26 @@ def sum_bytes(data: Buffer) -> int:
     """Return the sum of all bytes of *data*, as in the checksum of a tar header."""
     source = ffi.from_buffer(data)
     return lib.cfs_sum_bytes(source, len(source))
+
+
+def pack_erofs_inodes(image: bytearray, inodes: Buffer, areas: Buffer, area_data: Buffer, payloads: Buffer) -> None:
+    """Put inodes into an EROFS image: headers, xattrs and tails.
+
+    Args:
+        image: large enough.
+        inodes: records, as `struct inode_record` of csrc/erofs.c.
+        areas: records of what they have of xattrs, as `struct area_record`.
+        area_data: what these say the offsets of.
+        payloads: of the inodes, one after another.
+
+    Raises:
+        OSError: EINVAL, for records that leave image, areas or payloads.
+    """
+    buffers = (image, inodes, areas, area_data, payloads)
+    target, records, kinds, xattrs, data = (ffi.from_buffer(buffer) for buffer in buffers)
+    sizes = (len(target), len(records), len(kinds), len(xattrs), len(data))
+    _check(
+        lib.cfs_erofs_pack_inodes(
+            target, sizes[0], records, sizes[1], kinds, sizes[2], xattrs, sizes[3], data, sizes[4]
+        )
+    )

@@ -9,6 +9,14 @@ int cfs_verity_digest(int alg, uint32_t block_size, const void *salt, size_t sal
 int cfs_verity_digest_fd(int alg, uint32_t block_size, const void *salt, size_t salt_size,
 			 int fd, void *digest, size_t digest_size);
 
+/*
+ * Many files at once: their digests, back to back; for each the bytes that were hashed, or the -errno of what failed; and
+ * when its inode was changed last, in nanoseconds, asked for afterwards.
+ */
+int cfs_verity_digest_fds(int alg, uint32_t block_size, const void *salt, size_t salt_size,
+			  const int *fds, size_t count, void *digests, size_t digest_size,
+			  int64_t *sizes, int64_t *ctimes);
+
 /* The same for content that comes in pieces. */
 struct cfs_verity;
 int cfs_verity_new(int alg, uint32_t block_size, const void *salt, size_t salt_size, struct cfs_verity **verity);
@@ -32,3 +40,8 @@ int cfs_store_file(int dir_fd, const void *data, size_t size);
 
 /* The sum of all bytes, each from 0 to 255. */
 uint64_t cfs_sum_bytes(const void *data, size_t size);
+
+/* Put inodes into an EROFS image: records of them and of their xattrs are those of erofs.c.  -EINVAL: records that lie. */
+int cfs_erofs_pack_inodes(void *image, size_t image_size, const void *inodes, size_t inodes_size,
+			  const void *areas, size_t areas_size, const void *area_data, size_t area_data_size,
+			  const void *payloads, size_t payloads_size);

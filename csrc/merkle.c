@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cfs.h"
@@ -373,34 +374,100 @@ int cfs_verity_digest(int alg, u32 block_size, const void *salt, size_t salt_siz
 	return ret;
 }
 
+/* Return: 0, or -EINVAL for parameters that fs-verity does not have or a wrong size of the digest. */
+static int check_parameters(int alg, u32 block_size, const void *salt, size_t salt_size, size_t digest_size)
+{
+	struct tree tree;
+	int ret = tree_init(&tree, alg, block_size, salt, salt_size);
+
+	if (ret == 0 && digest_size != tree.hash->digest_size)
+		ret = -EINVAL;
+	return ret;
+}
+
+/*
+ * The digest of the file behind fd, read through a buffer of READ_SIZE bytes; also the size that it had.
+ * Return: as cfs_verity_digest(), or the -errno of pread(2).
+ */
+static int digest_file(int alg, u32 block_size, const void *salt, size_t salt_size,
+		       int fd, u8 *buffer, void *digest, size_t digest_size, u64 *size)
+{
+	struct cfs_verity *verity = NULL;
+	size_t filled = 0;
+	ssize_t n;
+	int ret;
+
+	*size = 0;
+	while ((n = pread(fd, buffer + filled, READ_SIZE - filled, *size)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			ret = -errno;
+			goto out;
+		}
+		*size += n;
+		filled += n;
+		if (filled < READ_SIZE)
+			continue;
+		if (!verity) {
+			ret = cfs_verity_new(alg, block_size, salt, salt_size, &verity);
+			if (ret < 0)
+				goto out;
+		}
+		cfs_verity_update(verity, buffer, filled);
+		filled = 0;
+	}
+	/* Most files fit into the buffer: they need no state. */
+	if (!verity)
+		return cfs_verity_digest(alg, block_size, salt, salt_size, buffer, filled, digest, digest_size);
+	cfs_verity_update(verity, buffer, filled);
+	ret = cfs_verity_finish(verity, digest, digest_size);
+out:
+	cfs_verity_free(verity);
+	return ret;
+}
+
 /* Return: as cfs_verity_digest(), or the -errno of pread(2). */
 int cfs_verity_digest_fd(int alg, u32 block_size, const void *salt, size_t salt_size,
 			 int fd, void *digest, size_t digest_size)
 {
-	struct cfs_verity *verity = NULL;
+	int ret = check_parameters(alg, block_size, salt, salt_size, digest_size);
 	u8 *buffer;
-	ssize_t n;
-	int ret;
+	u64 size;
 
-	ret = cfs_verity_new(alg, block_size, salt, salt_size, &verity);
 	if (ret < 0)
 		return ret;
 	buffer = malloc(READ_SIZE);
-	if (!buffer) {
-		ret = -ENOMEM;
-		goto out;
-	}
-	while ((n = pread(fd, buffer, READ_SIZE, verity->size)) != 0) {
-		if (n > 0) {
-			cfs_verity_update(verity, buffer, n);
-		} else if (errno != EINTR) {
-			ret = -errno;
-			goto out;
-		}
-	}
-	ret = cfs_verity_finish(verity, digest, digest_size);
-out:
+	if (!buffer)
+		return -ENOMEM;
+	ret = digest_file(alg, block_size, salt, salt_size, fd, buffer, digest, digest_size, &size);
 	free(buffer);
-	cfs_verity_free(verity);
 	return ret;
+}
+
+/* Return: 0, -EINVAL as cfs_verity_digest(), or -ENOMEM. */
+int cfs_verity_digest_fds(int alg, u32 block_size, const void *salt, size_t salt_size, const int *fds, size_t count,
+			  void *digests, size_t digest_size, int64_t *sizes, int64_t *ctimes)
+{
+	int ret = check_parameters(alg, block_size, salt, salt_size, digest_size);
+	u8 *buffer;
+
+	if (ret < 0)
+		return ret;
+	buffer = malloc(READ_SIZE);
+	if (!buffer)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		u8 *digest = (u8 *)digests + i * digest_size;
+		struct stat info = { 0 };
+		u64 size;
+
+		ret = digest_file(alg, block_size, salt, salt_size, fds[i], buffer, digest, digest_size, &size);
+		if (ret == 0 && fstat(fds[i], &info) < 0)
+			ret = -errno;
+		sizes[i] = ret < 0 ? ret : (int64_t)size;
+		ctimes[i] = info.st_ctim.tv_sec * INT64_C(1000000000) + info.st_ctim.tv_nsec;
+	}
+	free(buffer);
+	return 0;
 }

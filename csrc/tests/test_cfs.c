@@ -24,7 +24,7 @@ static const int algs[] = { 1, 2 };
 static const size_t digest_sizes[] = { 0, 32, 64 };
 
 /* Digests that `fsverity digest` of fsverity-utils 1.5 gave; byte i of the content is 7 i + i / 256. */
-static const struct {
+static const struct vector {
 	size_t size;
 	u32 block_size;
 	size_t salt_size;	/* 1: the byte 1; 32: the bytes 0 to 31 */
@@ -207,6 +207,26 @@ static void digest_stream(int alg, u32 block_size, size_t salt_size, const u8 *d
 	cfs_verity_free(verity);
 }
 
+/* The same file twice, around one that does not exist. */
+static void test_vector_files(int alg, const struct vector *vector, int fd)
+{
+	int fds[] = { fd, -1, fd };
+	size_t digest_size = digest_sizes[alg];
+	u8 digests[3 * SHA2_DIGEST_MAX];
+	int64_t sizes[3], ctimes[3];
+	struct stat info;
+
+	CHECK(cfs_verity_digest_fds(alg, vector->block_size, salt_bytes(vector->salt_size), vector->salt_size, fds, 3,
+				    digests, digest_size, sizes, ctimes) == 0);
+	CHECK(fstat(fd, &info) == 0);
+	for (size_t i = 0; i < 3; i += 2) {
+		CHECK(is_hex(digests + i * digest_size, digest_size, vector->digests[alg - 1]));
+		CHECK(sizes[i] == (int64_t)vector->size);
+		CHECK(ctimes[i] == info.st_ctim.tv_sec * INT64_C(1000000000) + info.st_ctim.tv_nsec);
+	}
+	CHECK(sizes[1] == -EBADF);
+}
+
 static void test_vectors(int alg, int dir_fd)
 {
 	static const size_t steps[] = { 1000, 4096, 4097, 65536 * 2, -1 };
@@ -234,6 +254,7 @@ static void test_vectors(int alg, int dir_fd)
 		CHECK(cfs_verity_digest_fd(alg, block_size, salt, salt_size, fd, digest, digest_size) == 0);
 		most_at_once = -1;
 		CHECK(is_hex(digest, digest_size, want));
+		test_vector_files(alg, &vectors[i], fd);
 		close(fd);
 		free(data);
 	}
@@ -303,6 +324,8 @@ static void test_parameters(void)
 					digest, wrong[i].digest_size) == -EINVAL);
 	CHECK(cfs_verity_new(3, 4096, NULL, 0, &verity) == -EINVAL);
 	CHECK(cfs_verity_digest_fd(3, 4096, NULL, 0, 0, digest, 32) == -EINVAL);
+	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, 0, digest, 31) == -EINVAL);
+	CHECK(cfs_verity_digest_fds(1, 4096, NULL, 0, NULL, 0, digest, 31, NULL, NULL) == -EINVAL);
 
 	failing_malloc = 1;
 	CHECK(cfs_verity_new(1, 4096, NULL, 0, &verity) == -ENOMEM);
@@ -351,16 +374,27 @@ static void test_store(int dir_fd)
 
 static void test_read_error(int dir_fd)
 {
-	u8 digest[SHA2_DIGEST_MAX];
+	u8 digest[SHA2_DIGEST_MAX], *data = content(100000);
+	int fd = cfs_store_file(dir_fd, data, 100000);
+	int64_t sizes[1], ctimes[1];
 
+	CHECK(fd >= 0);
 	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, -1, digest, 32) == -EBADF);
 	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, dir_fd, digest, 32) == -EISDIR);
 	read_error = EIO;
 	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, dir_fd, digest, 32) == -EIO);
 	read_error = 0;
-	failing_malloc = 2;
+	failing_malloc = 1;
 	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, dir_fd, digest, 32) == -ENOMEM);
+	failing_malloc = 1;
+	CHECK(cfs_verity_digest_fds(1, 4096, NULL, 0, &dir_fd, 1, digest, 32, sizes, ctimes) == -ENOMEM);
+	failing_malloc = 2;	/* a file larger than the buffer needs a state */
+	CHECK(cfs_verity_digest_fd(1, 4096, NULL, 0, fd, digest, 32) == -ENOMEM);
 	failing_malloc = 0;
+	CHECK(cfs_verity_digest_fds(1, 4096, NULL, 0, &dir_fd, 1, digest, 32, sizes, ctimes) == 0);
+	CHECK(sizes[0] == -EISDIR);
+	close(fd);
+	free(data);
 }
 
 static unsigned long last_request;
@@ -452,6 +486,96 @@ static void test_sum(void)
 	}
 }
 
+/* As erofs.c has them. */
+struct inode_record {
+	u64 size, mtime;
+	u32 nanoseconds, uid, gid, link_count, payload_size;
+	u16 mode, format;
+	u32 nid, number, pointer, area, tail_size, unused;
+};
+
+struct area_record {
+	u64 offset;
+	u32 size, digest_offset, path_offset, unused;
+};
+
+static const u8 area_data[] = "....HEADER......digestpppppppppppppLOCA";
+static const u8 payloads[] = "\x01\x23\x45\x67\x89\xab" "some data";
+
+/* A file whose content is the object 0123456789ab, and one behind it with data of its own. */
+static struct inode_record object_inode = {
+	.size = 0x1122334455667788, .mtime = -2, .nanoseconds = 3, .uid = 70000, .gid = 5, .link_count = 6,
+	.payload_size = 6, .mode = 0100644, .format = 9, .number = 7, .pointer = 8, .area = 1, .tail_size = 8,
+};
+static struct inode_record data_inode = {
+	.size = 9, .uid = 1, .gid = 2, .link_count = 3, .payload_size = 9, .mode = 0120777, .format = 4,
+	.nid = 4, .number = 5, .pointer = 6, .tail_size = 4,
+};
+static struct area_record object_area = { .offset = 4, .size = 32, .digest_offset = 12, .path_offset = 18 };
+
+#define CHANGED(record, field, value) ({	\
+	__typeof__(record) changed = (record);	\
+	changed.field = (value);		\
+	changed;				\
+})
+
+static void *copy(const void *data, size_t size)
+{
+	return memcpy(malloc(size ? size : 1), data, size);
+}
+
+/* Pack two inodes, from and to memory that is just as large as it says; area 0 is empty. */
+static int pack(u8 *image, size_t image_size, struct inode_record first, struct inode_record second,
+		struct area_record area, size_t payloads_size)
+{
+	struct inode_record inodes[] = { first, second };
+	struct area_record areas[] = { { 0 }, area };
+	void *from[] = { copy(inodes, sizeof(inodes)), copy(areas, sizeof(areas)), copy(area_data, 36),
+			 copy(payloads, payloads_size) };
+	u8 *target = copy(image, image_size);
+	int ret = cfs_erofs_pack_inodes(target, image_size, from[0], sizeof(inodes), from[1], sizeof(areas),
+					from[2], 36, from[3], payloads_size);
+
+	memcpy(image, target, image_size);
+	free(target);
+	for (size_t i = 0; i < ARRAY_SIZE(from); i++)
+		free(from[i]);
+	return ret;
+}
+
+static void test_erofs(void)
+{
+	static const u8 expected[] =
+		"\x09\0" "\x06\0" "\xa4\x81" "\0\0" "\x88\x77\x66\x55\x44\x33\x22\x11"
+		"\x08\0\0\0" "\x07\0\0\0" "\x70\x11\x01\0" "\x05\0\0\0"
+		"\xfe\xff\xff\xff\xff\xff\xff\xff" "\x03\0\0\0" "\x06\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"HEADER......" "\x01\x23\x45\x67\x89\xab" "01/23456789ab" "L" "\xff\xff\xff\xff\xff\xff\xff\xff"
+		"iiiiiiiiiiiiiiiiiiiiiiii"
+		"\x04\0" "\0\0" "\xff\xa1" "\x03\0" "\x09\0\0\0" "\0\0\0\0" "\x06\0\0\0" "\x05\0\0\0"
+		"\x01\0" "\x02\0" "\0\0\0\0" "data";
+	u8 image[164];
+
+	memset(image, 'i', sizeof(image));
+	CHECK(pack(image, sizeof(image), object_inode, data_inode, object_area, 15) == 0);
+	CHECK(memcmp(image, expected, sizeof(image)) == 0);
+
+	/* Records that lead out of the image, the areas, an area, or the payloads. */
+	CHECK(pack(image, 163, object_inode, data_inode, object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, object_area, 14) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, nid, UINT32_MAX), object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, area, 2), object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, tail_size, 10), object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, payload_size, 3), object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, payload_size, 10), object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, CHANGED(object_inode, tail_size, UINT32_MAX), data_inode, object_area, 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, offset, 37), 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, offset, UINT64_MAX), 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, size, 33), 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, digest_offset, 27), 15) == -EINVAL);
+	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, path_offset, 20), 15) == -EINVAL);
+	CHECK(cfs_erofs_pack_inodes(image, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0) == 0);
+}
+
 int main(void)
 {
 	char path[] = "/tmp/cfs-test-XXXXXX";
@@ -479,8 +603,9 @@ int main(void)
 	test_read_error(dir_fd);
 	test_ioctls();
 	test_sum();
+	test_erofs();
 	close(dir_fd);
 	rmdir(path);
-	puts("files, parameters, sums: passed");
+	puts("files, parameters, sums, images: passed");
 	return 0;
 }

@@ -1,5 +1,6 @@
 """The C extension's hashes and sums, by every implementation that this CPU can run."""
 
+import errno
 import hashlib
 import json
 import os
@@ -94,6 +95,27 @@ def test_files_agree_with_buffers_and_keep_their_position(implementation, tmp_pa
 
         assert got == digest(implementation, data)
         assert file.tell() == 17
+
+
+def test_many_files_are_hashed_at_once(implementation, tmp_path):
+    """In one call, each as alone; one that cannot be read has its errno where the others have their size."""
+    sizes = [0, 1, 4096, 4097, 65535, 65536, 65537, 300_000]
+    for size in sizes:
+        (tmp_path / str(size)).write_bytes(content(size))
+    fds = [os.open(tmp_path / str(size), os.O_RDONLY) for size in sizes]
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        *got, wrong = _native.verity_digest_fds(implementation.kernel_id, [*fds, directory], implementation.digest_size)
+        assert [found for found, *_ in got] == [digest(implementation, content(size)) for size in sizes]
+        assert [size for _, size, _ in got] == sizes
+        assert [ctime for *_, ctime in got] == [os.fstat(fd).st_ctime_ns for fd in fds]
+        assert wrong[1] == -errno.EISDIR
+        assert _native.verity_digest_fds(implementation.kernel_id, [], implementation.digest_size) == []
+        with pytest.raises(OSError, match="Invalid argument"):
+            _native.verity_digest_fds(implementation.kernel_id, fds, 31)
+    finally:
+        for fd in (*fds, directory):
+            os.close(fd)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -1,0 +1,1 @@
+"""EROFS images, as composefs makes them of trees and reads them."""
