@@ -13,7 +13,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import BinaryIO
 
 from composefs import _native, verity
@@ -21,12 +23,25 @@ from composefs._native import Buffer
 from composefs.digest import Algorithm, Digest, object_path
 from composefs.errors import IntegrityError, NotFoundError
 from composefs.repository.durable import DurableObjects
+from composefs.repository.files import (
+    WHOLE_MAX,
+    Checkpoint,
+    Sharing,
+    hash_file,
+    is_zeros,
+    no_checkpoint,
+    read_file,
+    read_pieces,
+)
 
 DIRECTORY = "objects"
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
-_COPY_SIZE = 1 << 20  # bytes
 _UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
+# Why a file cannot get another name, or cannot be sealed: another file system; owner and mode (protected_hardlinks in
+# proc(5)); too many names, or none left; open for writing.
+_NO_LINK = frozenset([errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOENT, errno.ETXTBSY])
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
 
 Stored = tuple[bytes, bool]  # digest, and whether the object is new
@@ -40,20 +55,33 @@ class ObjectStore:
         path: of the repository.
         algorithm: of the names.
         require_verity: fail where the kernel cannot enforce the digests.
+        directory: where the objects are, below the repository's directory.
 
     Attributes:
         load_durable: makes the index of objects that need no proof; called once, at the first need.
     """
 
-    def __init__(self, repository_fd: int, path: str, algorithm: Algorithm, *, require_verity: bool) -> None:
+    def __init__(
+        self,
+        repository_fd: int,
+        path: str,
+        algorithm: Algorithm,
+        *,
+        require_verity: bool,
+        directory: str = DIRECTORY,
+    ) -> None:
         self._repository_fd, self._path, self._algorithm = repository_fd, path, algorithm
+        self._name = directory
         self._kernel_id, self._digest_size = algorithm.kernel_id, algorithm.digest_size
         self._require_verity = require_verity
         self.load_durable: Callable[[], DurableObjects] = lambda: DurableObjects([], algorithm.digest_size)
         self._durable: DurableObjects | None = None
+        self._broken: set[bytes] = set()  # objects that were opened and had other contents than their names say
         self._directory_fd: int | None = None
+        self._lock = threading.RLock()  # of the two above, the first needs the second; all else may be found out twice
         self._has_unnamed_files = True  # until the file system says no, as also the next
         self._has_verity = True
+        self._no_reflinks: set[int] = set()  # devices with whose files no blocks can be shared
 
     def close(self) -> None:
         """Close the directory."""
@@ -88,24 +116,56 @@ class ObjectStore:
         finally:
             writer.close()
 
-    def ensure_file(self, fd: int) -> Stored:
-        """Store a copy of the regular file *fd*, from its start; its blocks are shared where the file system can.
+    def ensure_file(
+        self, fd: int, sharing: Sharing = Sharing.REFLINK, checkpoint: Checkpoint = no_checkpoint
+    ) -> Stored:
+        """Store the object that the regular file *fd* is, from its start.
 
-        What is hashed is what is stored, also if somebody writes to the file meanwhile.
+        What is hashed is what is stored, also if somebody writes to the file meanwhile, and long runs of zeros take no
+        room.  A file that runs as another user is never linked: the object would keep alive what its owner removes.
+
+        Args:
+            fd: open for reading.
+            sharing: what the object is to share with the file.
+            checkpoint: called between two pieces of a large file.
         """
-        staging = self._stage()
+        if sharing is Sharing.REFLINK and (stored := self._reflinked(fd, checkpoint)) is not None:
+            return stored
+        info = os.fstat(fd)
+        may_link = sharing is Sharing.HARD_LINK and not info.st_mode & _SET_ID
+        if info.st_size <= WHOLE_MAX and not may_link:
+            return self.ensure(read_file(fd, info.st_size))
+        digest = hash_file(fd, info.st_size, self._kernel_id, self._digest_size, checkpoint)
+        if may_link and (stored := self._linked(fd, digest, info)) is not None:
+            return stored
+        path = object_path(digest)
+        found = self._stat(path)
+        if found is not None and self._is_whole(digest, path, found, info.st_size):
+            return digest, False
+        with closing(self.writer()) as writer:
+            for piece in read_pieces(fd, checkpoint):
+                if is_zeros(piece):
+                    writer.skip(piece)
+                else:
+                    writer.write(piece)
+            return writer.finish()
+
+    def share_file(self, fd: int) -> Stored:
+        """Store the object of another repository that the regular file *fd* is, without a copy of its contents.
+
+        Its blocks are shared where the file system can; elsewhere the same file gets another name here.
+
+        Raises:
+            OSError: neither can be done; EXDEV if the file is on another file system.
+        """
+        if (stored := self._reflinked(fd)) is not None:
+            return stored
+        digest = _native.verity_digest_fd(self._kernel_id, fd, self._digest_size)
+        staging = _Staging(self, os.dup(fd), None)  # of what has a name already
         try:
-            if staging.reflink(fd):
-                digest = _native.verity_digest_fd(self._kernel_id, staging.fd, self._digest_size)
-                return digest, self._settle(digest, os.fstat(staging.fd).st_size, staging)
+            return digest, self._settle(digest, os.fstat(fd).st_size, staging)
         finally:
             staging.close()
-        digest = _native.verity_digest_fd(self._kernel_id, fd, self._digest_size)
-        path = object_path(digest)
-        info = self._stat(path)
-        if info is not None and self._is_whole(digest, path, info, os.fstat(fd).st_size):
-            return digest, False
-        return self.ensure_pieces(_pieces(fd))
 
     def ensure_path(self, path: str | os.PathLike[str]) -> Stored:
         """Store a copy of the regular file at *path*, as `ensure_file` does."""
@@ -142,7 +202,8 @@ class ObjectStore:
             raise
         if got != digest.raw:
             os.close(fd)
-            raise IntegrityError(f"{self._path}/{DIRECTORY}/{path}", digest.hex, got.hex() if got else "no fs-verity")
+            self._broken.add(digest.raw)
+            raise IntegrityError(f"{self._path}/{self._name}/{path}", digest.hex, got.hex() if got else "no fs-verity")
         return open(fd, "rb")
 
     def missing(self, digests: Iterable[Digest]) -> Digest | None:
@@ -158,6 +219,39 @@ class ObjectStore:
         staging.forget_name()
         return open(staging.fd, "w+b")
 
+    def _reflinked(self, fd: int, checkpoint: Checkpoint = no_checkpoint) -> Stored | None:
+        """Store a copy of the file *fd* that shares its blocks; None: the file system cannot."""
+        if os.fstat(fd).st_dev in self._no_reflinks:
+            return None
+        staging = self._stage()
+        try:
+            if not staging.reflink(fd):
+                return None
+            size = os.fstat(staging.fd).st_size
+            digest = hash_file(staging.fd, size, self._kernel_id, self._digest_size, checkpoint)
+            return digest, self._settle(digest, size, staging)
+        finally:
+            staging.close()
+
+    def _linked(self, fd: int, digest: bytes, before: os.stat_result) -> Stored | None:
+        """Store the file *fd* itself as the object *digest*; None: that cannot be, or it was changed since *before*."""
+        after = os.fstat(fd)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            return None
+        if after.st_dev != os.fstat(self._directory(make=True)).st_dev:
+            return None  # nor does it tell whether our file system has fs-verity
+        staging = _Staging(self, os.dup(fd), None)  # of what has a name already
+        try:
+            return digest, self._settle(digest, after.st_size, staging)
+        except IntegrityError:
+            return None  # sealed long ago, with another algorithm
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            return None
+        finally:
+            staging.close()
+
     def _settle(self, digest: bytes, size: int, staging: _Staging) -> bool:
         """Publish *staging*, which holds the object *digest*, unless it exists; return whether it did not."""
         path = object_path(digest)
@@ -168,12 +262,13 @@ class ObjectStore:
 
     def _directory(self, *, make: bool = False) -> int:
         """Return the directory, opened at the first need; if *make*, it is made where it is missing."""
-        if self._directory_fd is None:
-            if make:
-                make_directory(DIRECTORY, self._repository_fd)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            self._directory_fd = os.open(DIRECTORY, flags, dir_fd=self._repository_fd)
-        return self._directory_fd
+        with self._lock:
+            if self._directory_fd is None:
+                if make:
+                    make_directory(self._name, self._repository_fd)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._directory_fd = os.open(self._name, flags, dir_fd=self._repository_fd)
+            return self._directory_fd
 
     def _stat(self, path: str) -> os.stat_result | None:
         try:
@@ -184,16 +279,17 @@ class ObjectStore:
     def _is_whole(self, digest: bytes, path: str, info: os.stat_result, size: int) -> bool:
         """Tell whether the object at *path* may stand for *digest*: the cheapest proof that a crash cannot fool.
 
-        1. Another size, or no regular file: no.
+        1. Another size, or no regular file, or seen to be broken: no.
         2. A named stream refers to it, so it was flushed: yes (not where fs-verity is required).
         3. The kernel measures it: it says.
         4. Otherwise its contents are hashed.
         """
-        if not stat.S_ISREG(info.st_mode) or info.st_size != size:
+        if not stat.S_ISREG(info.st_mode) or info.st_size != size or digest in self._broken:
             return False
         if not self._require_verity:
-            if self._durable is None:
-                self._durable = self.load_durable()
+            with self._lock:
+                if self._durable is None:
+                    self._durable = self.load_durable()
             if digest in self._durable:
                 return True
         fd = os.open(path, _READ_FLAGS, dir_fd=self._directory())
@@ -238,7 +334,7 @@ class ObjectStore:
 
     def _located(self, error: OSError, path: str) -> OSError:
         """Return *error* with the path that a person can look at."""
-        return OSError(error.errno, error.strerror, os.path.normpath(f"{self._path}/{DIRECTORY}/{path}"))
+        return OSError(error.errno, error.strerror, os.path.normpath(f"{self._path}/{self._name}/{path}"))
 
 
 class ObjectWriter:
@@ -254,6 +350,12 @@ class ObjectWriter:
         self._builder.update(data)
         self._staging.write(data)
         self._size += len(data)
+
+    def skip(self, zeros: Buffer) -> None:
+        """Append *zeros*, which take no room on the disk."""
+        self._builder.update(zeros)
+        self._size += len(zeros)
+        self._staging.seek(self._size)
 
     def finish(self) -> Stored:
         """Give the object its name, unless it exists already, and close the file."""
@@ -283,14 +385,22 @@ class _Staging:
             except OSError as error:
                 raise self._store._located(error, ".") from None
 
+    def seek(self, size: int) -> None:
+        """Make the file *size* bytes long, and go on at its end."""
+        os.ftruncate(self.fd, size)
+        os.lseek(self.fd, size, os.SEEK_SET)
+
     def reflink(self, source: int) -> bool:
         """Share the blocks of the file *source*; return whether that could be done."""
         try:
             _native.reflink(source, self.fd)
         except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
+            if error.errno == errno.EINVAL:  # not this file
                 return False
-            raise self._store._located(error, ".") from None
+            if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY):
+                raise self._store._located(error, ".") from None
+            self._store._no_reflinks.add(os.fstat(source).st_dev)
+            return False
         return True
 
     def publish(self, digest: bytes, *, replace: bool) -> bool:
@@ -343,19 +453,12 @@ class _Staging:
         if verity.enable(self.fd, store._algorithm):
             measured = verity.measure(self.fd, store._algorithm)
             if measured is None or measured.raw != digest:
-                where = f"{store._path}/{DIRECTORY}/{path}"
+                where = f"{store._path}/{store._name}/{path}"
                 raise IntegrityError(where, digest.hex(), measured.hex if measured else "no fs-verity")
         elif store._require_verity:
             raise store._located(OSError(errno.EOPNOTSUPP, "the file system has no fs-verity"), path)
         else:
             store._has_verity = False
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    offset = 0
-    while data := os.pread(fd, _COPY_SIZE, offset):
-        yield data
-        offset += len(data)
 
 
 def make_directory(name: str, dir_fd: int) -> None:
