@@ -49,14 +49,29 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """Return a tar archive of regular files, the same for the same *files*."""
+    """Return a tar archive of regular files, and of directories, whose names end in a slash.
+
+    It is the same for the same *files*.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
+            if name.endswith("/"):
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def rooted(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return *files* and what an image needs beside them: /usr, and the directories that they are in."""
+    found = {"usr/": b""}
+    for name, data in files.items():
+        parts = name.rstrip("/").split("/")
+        found |= {"/".join(parts[:depth]) + "/": b"" for depth in range(1, len(parts))}
+        found[name] = data
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,8 +98,8 @@ def layer(archive: bytes, compression: str = "none", *, blob: bytes | None = Non
 
 
 def files_layer(files: Mapping[str, bytes], compression: str = "none", **forged: Any) -> Layer:
-    """Return the layer of a tar archive of *files*."""
-    return layer(tar(files), compression, **forged)
+    """Return the layer of a tar archive of *files*, with all that an image needs."""
+    return layer(tar(rooted(files)), compression, **forged)
 
 
 def slow_layer(seed: int, megabytes: int = 96) -> Layer:

@@ -2,7 +2,3 @@
 
 Source: OCI image specification 1.1; names of streams and tags as in composefs-rs, doc/oci.md.
 """
-
-from composefs.oci.importer import ImportResult, ImportStats, find_image, import_image
-
-__all__ = ["ImportResult", "ImportStats", "find_image", "import_image"]

@@ -1,14 +1,15 @@
 """Import one layer: the whole of what a worker does.
 
 One pass over the blob: its digest, decompression, the diff_id of the archive, the split of the archive, the fs-verity
-digest of each file, the object, the splitstream.  Nothing gets a name here but objects; a job and its result are a few
-paths, digests and counts.
+digest of each file, the object, the splitstream, the index of its entries.  Nothing gets a name here but objects; a job
+is a few paths and digests, its result digests, counts and the index.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
@@ -17,6 +18,7 @@ from composefs._native import Buffer
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError
 from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
+from composefs.oci.index import Batch, Indexer, KeptIndex
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Pen
 from composefs.repository import Repository
@@ -41,6 +43,7 @@ class LayerJob:
     label: str  # for messages
     board: str
     index: int  # on the board
+    wants_index: bool = False  # of its entries
 
 
 @dataclass
@@ -76,6 +79,7 @@ class LayerResult:
 
     stream: Digest
     stats: Stats
+    index: tuple[Batch, ...] | None = None  # None: not wanted, or too large: read it from the stream
 
 
 def import_layer(job: LayerJob) -> LayerResult:
@@ -93,23 +97,25 @@ def import_layer(job: LayerJob) -> LayerResult:
             Repository.open(job.repository) as repository,
             BlobReader(job.blob, job.digest, job.size, job.label, pen.advance) as blob,
         ):
-            repository.objects.load_durable = lambda: _durable_objects(job.repository, job.board)
+            repository.objects.load_durable = lambda: durable_objects(job.repository, job.board)
             stats = Stats()
             content_type = ContentType.BLOB if job.compression is None else ContentType.LAYER
             with closing(repository.streams.writer(content_type)) as writer:
+                index = None
                 if job.compression is None:
                     _store_blob(repository, blob, writer, job.size, stats)
                 else:
-                    _store_archive(repository, blob, writer, job, stats)
+                    index = _store_archive(repository, blob, writer, job, stats)
                 stream = repository.streams.store(writer)
             stats.bytes_inline = writer.inline_size
-            return LayerResult(stream, stats)
+            return LayerResult(stream, stats, index)
     finally:
         pen.close()
 
 
 @functools.lru_cache(maxsize=1)  # all layers of an import, which its board identifies, share it in one worker
-def _durable_objects(path: str, _board: str) -> DurableObjects:
+def durable_objects(path: str, _board: str) -> DurableObjects:
+    """Return the objects of the repository *path* that named streams refer to."""
     with Repository.open(path) as repository:
         return repository.streams.load_durable()
 
@@ -123,33 +129,78 @@ def _store_blob(repository: Repository, blob: BlobReader, writer: SplitstreamWri
 
 def _store_archive(
     repository: Repository, blob: BlobReader, writer: SplitstreamWriter, job: LayerJob, stats: Stats
-) -> None:
-    """Store a layer's archive as a stream of inline data and objects."""
+) -> tuple[Batch, ...] | None:
+    """Store a layer's archive as a stream of inline data and objects; return the index of its entries, if wanted."""
     assert job.compression is not None
-    splitter = TarSplitter(job.label)
-    contents = _Contents(repository.objects, stats)
+    kept = KeptIndex()
+    indexer = Indexer(kept.add) if job.wants_index else None
     sha256 = hashlib.sha256()
     is_blob = job.compression is Compression.NONE  # then the digest of the archive is that of the blob
     try:
-        for slot in decompress(blob, job.compression):
-            blob.advance(0)  # one piece of a blob may inflate to gigabytes, and the import may have been stopped
-            if not is_blob:
-                sha256.update(slot)
+        slots = _watched(decompress(blob, job.compression), blob, _ignore if is_blob else sha256.update)
+        split_archive(repository, slots, writer, label=job.label, stats=stats, indexer=indexer)
+    except FormatError:
+        blob.verify()  # a damaged blob says more than what its damage led to
+        raise
+    blob_digest = blob.verify()
+    got = blob_digest if is_blob else "sha256:" + sha256.hexdigest()
+    if got != job.diff_id:
+        raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
+    if indexer is None:
+        return None
+    indexer.flush()
+    return kept.batches()
+
+
+def _watched(slots: Iterable[Buffer], blob: BlobReader, update: Callable[[Buffer], object]) -> Iterator[Buffer]:
+    """Yield *slots*, hashed; one piece of a blob may inflate to gigabytes, and the import may have been stopped."""
+    for slot in slots:
+        blob.advance(0)
+        update(slot)
+        yield slot
+
+
+def _ignore(_: Buffer) -> None:
+    """Hash nothing."""
+
+
+def split_archive(
+    repository: Repository,
+    slots: Iterable[Buffer],
+    writer: SplitstreamWriter,
+    *,
+    label: str,
+    stats: Stats,
+    indexer: Indexer | None = None,
+) -> None:
+    """Store the objects of the archive that *slots* are, joined, and write the stream of it.
+
+    Args:
+        repository: that gets the objects.
+        slots: pieces of the archive; each may overwrite the one before.
+        writer: of the stream.
+        label: of the archive, for messages.
+        stats: counts the objects.
+        indexer: is told each entry.
+
+    Raises:
+        FormatError: the archive is broken.
+        OSError: an object could not be written.
+    """
+    splitter = TarSplitter(label, indexer.add if indexer is not None else None)
+    contents = _Contents(repository.objects, stats)
+    try:
+        for slot in slots:
             for event in splitter.feed(slot):
                 if isinstance(event, Inline):
                     writer.inline(event.data)
                 elif (digest := contents.take(event)) is not None:
                     writer.external(digest, event.entry.size)
+                    if indexer is not None:
+                        indexer.add(event.entry, digest)
         splitter.close()
-    except FormatError:
-        blob.verify()  # a damaged blob says more than what its damage led to
-        raise
     finally:
         contents.close()
-    blob_digest = blob.verify()
-    got = blob_digest if is_blob else "sha256:" + sha256.hexdigest()
-    if got != job.diff_id:
-        raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
 
 
 class _Contents:

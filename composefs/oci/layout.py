@@ -14,6 +14,7 @@ import platform as host
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from composefs.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from composefs.oci.manifest import Config, Descriptor, Manifest, Platform, parse_index
@@ -55,6 +56,23 @@ class Image:
     manifest_bytes: bytes
     config_bytes: bytes
     diff_ids: tuple[str, ...]  # of the layers; of an artifact, whose blobs have none, their digests
+
+    @classmethod
+    def parse(cls, descriptor: Descriptor, manifest_bytes: bytes, config_bytes: bytes) -> Self:
+        """Return the image of a manifest and config, which their digests are known to be those of.
+
+        Raises:
+            FormatError: one of them is broken, or they do not belong together.
+        """
+        source = f"manifest {descriptor.digest}"
+        manifest = Manifest.parse(manifest_bytes, source)
+        if manifest.is_container:
+            diff_ids = Config.parse(config_bytes, f"config {manifest.config.digest}").diff_ids
+        else:
+            diff_ids = tuple(layer.digest for layer in manifest.layers)
+        if len(diff_ids) != len(manifest.layers):
+            raise FormatError(source, 0, f"{len(manifest.layers)} layers, but the config has {len(diff_ids)} diff_ids")
+        return cls(descriptor, manifest, manifest_bytes, config_bytes, diff_ids)
 
 
 def parse_reference(reference: str) -> tuple[str, str | None]:
@@ -170,16 +188,8 @@ class OciLayout:
 
     def _read(self, descriptor: Descriptor) -> Image:
         data = self._read_blob(descriptor, "manifest")
-        source = f"manifest {descriptor.digest}"
-        manifest = Manifest.parse(data, source)
-        config_bytes = self._read_blob(manifest.config, "config")
-        if manifest.is_container:
-            diff_ids = Config.parse(config_bytes, f"config {manifest.config.digest}").diff_ids
-        else:
-            diff_ids = tuple(layer.digest for layer in manifest.layers)
-        if len(diff_ids) != len(manifest.layers):
-            raise FormatError(source, 0, f"{len(manifest.layers)} layers, but the config has {len(diff_ids)} diff_ids")
-        return Image(descriptor, manifest, data, config_bytes, diff_ids)
+        manifest = Manifest.parse(data, f"manifest {descriptor.digest}")
+        return Image.parse(descriptor, data, self._read_blob(manifest.config, "config"))
 
     def _read_blob(self, descriptor: Descriptor, what: str) -> bytes:
         """Return a small blob, checked against its descriptor."""

@@ -3,18 +3,21 @@
     streams/oci-layer-<diff_id>          -> the splitstream of a layer
     streams/oci-config-<digest>          -> the config's bytes, and references to the layers
     streams/oci-manifest-<digest>        -> the manifest's bytes, and references to the config and the layers
+    images/<hex>                         -> an EROFS image, to which the config refers, too
     streams/refs/oci/<tag>               -> ../../oci-manifest-<digest>
 
-Names appear in this order, after one flush of the file system: a name stands for something whole.
+Names appear after one flush of the file system, the tag last: a name stands for something whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from composefs.digest import Digest
 from composefs.errors import ComposefsError
+from composefs.oci import slots
 from composefs.oci.layout import Image
+from composefs.oci.slots import ErofsImage
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, encode_tag
 from composefs.splitstream import ContentType
@@ -58,7 +61,8 @@ def name_image(
     layers: Mapping[str, Digest],
     imported: Collection[str],
     *,
-    tag: str,
+    images: Sequence[ErofsImage] = (),
+    tag: str | None,
     before_sync: Callable[[], None],
 ) -> Digest:
     """Store config and manifest of *image*, flush, and make the names; what stands there already, and right, stays.
@@ -68,7 +72,8 @@ def name_image(
         image: the image.
         layers: the stored streams of its layers by diff_id.
         imported: the diff_ids of those that are new, and get their names here.
-        tag: the name of the image.
+        images: the EROFS images that it has now, stored, for the config to record.
+        tag: the name of the image; None: it gets none.
         before_sync: called before the flush, which may take a while.
 
     Returns:
@@ -77,13 +82,18 @@ def name_image(
     streams = repository.streams
     refs = {diff_id: layers[diff_id] for diff_id in image.diff_ids}
     names = {layer_name(diff_id): digest for diff_id, digest in refs.items() if diff_id in imported}
+    unnamed = [made.digest for made in images if not repository.images.find(made.digest)]
 
     config_key = config_name(image.manifest.config.digest)
-    config, old_refs = _find_json(repository, config_key, ContentType.CONFIG, refs, image.config_bytes)
-    if config is None:
+    recorded = slots.recorded(images)
+    config, old_refs = _find_json(repository, config_key, ContentType.CONFIG, refs | recorded, image.config_bytes)
+    others = {key: digest for key, digest in old_refs.items() if key not in refs and key not in recorded}
+    kept = {key: digest for key, digest in others.items() if repository.objects.missing([digest]) is None}
+    if config is None or kept != others:
         # Images of earlier imports stay referred to: they are made of the same layers.
-        kept = {key: digest for key, digest in old_refs.items() if key not in refs}
-        names[config_key] = config = store_json(repository, ContentType.CONFIG, image.config_bytes, refs | kept)
+        recorded |= kept
+        refs_of_config = refs | {key: recorded[key] for key in sorted(recorded, key=slots.key_order)}
+        names[config_key] = config = store_json(repository, ContentType.CONFIG, image.config_bytes, refs_of_config)
 
     refs = {f"config:{image.manifest.config.digest}": config} | refs
     manifest_key = manifest_name(image.descriptor.digest)
@@ -91,12 +101,15 @@ def name_image(
     if manifest is None:
         names[manifest_key] = manifest = store_json(repository, ContentType.MANIFEST, image.manifest_bytes, refs)
 
-    if names:
+    if names or unnamed:
         before_sync()
         repository.sync()
+        for digest in unnamed:
+            repository.images.link(digest)
         for name, digest in names.items():
             streams.link(name, digest)
-    streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", manifest_key)
+    if tag is not None:
+        streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", manifest_key)
     return manifest
 
 

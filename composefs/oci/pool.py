@@ -1,4 +1,4 @@
-"""Run the layers of an import: in processes of our own, or in the executor of the caller.
+"""Run what is to be done with layers: in processes of our own, or in the executor of the caller.
 
 The first failure stops the rest: a worker looks at the board with every piece that it reads.
 """
@@ -20,27 +20,45 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 from composefs.errors import ComposefsError
-from composefs.oci.layer import LayerJob, LayerResult, import_layer
 from composefs.oci.progress import Board
 
 _TICK = 0.1  # seconds between two looks at the board
 
 
+class Job(Protocol):
+    """What to do with one layer."""
+
+    @property
+    def size(self) -> int:
+        """How much work it is, compared with the others."""
+
+    @property
+    def label(self) -> str:
+        """The layer, for messages."""
+
+
+_Job = TypeVar("_Job", bound=Job)
+_Result = TypeVar("_Result")
+
+
 def run_jobs(
-    jobs: Sequence[LayerJob],
+    work: Callable[[_Job], _Result],
+    jobs: Sequence[_Job],
     board: Board,
     *,
     workers: int | None,
     executor: Executor | None,
     on_progress: Callable[[int, int], None],
-    on_result: Callable[[int, LayerResult], None],
+    on_result: Callable[[int, _Result], None],
 ) -> None:
-    """Run *jobs*, the largest first.
+    """Run *work* for each of *jobs*, the largest first.
 
     Args:
-        jobs: what to do; each writes to its place on the board.
+        work: a function of a module, that other processes can import.
+        jobs: what to do; each has its place on the board.
         board: that of the jobs.
         workers: jobs at the same time; by default one for each CPU this process may use.
         executor: runs the jobs; by default processes of our own, or a thread if one job at a time is enough.
@@ -52,12 +70,12 @@ def run_jobs(
     """
     by_size = sorted(range(len(jobs)), key=lambda number: jobs[number].size, reverse=True)
     count = min(len(jobs), workers or available_cpus())
-    futures: dict[Future[LayerResult], int] = {}
+    futures: dict[Future[_Result], int] = {}
     with _executor(executor, count) as pool:
         try:
             with nullcontext() if executor is not None else _interrupts_held():
                 for number in by_size:
-                    futures[_submit(pool, jobs[number])] = number
+                    futures[_submit(pool, work, jobs[number])] = number
             _watch(jobs, futures, board, on_progress, on_result)
         except BaseException:
             board.cancel()
@@ -71,11 +89,11 @@ def available_cpus() -> int:
 
 
 def _watch(
-    jobs: Sequence[LayerJob],
-    futures: dict[Future[LayerResult], int],
+    jobs: Sequence[_Job],
+    futures: dict[Future[_Result], int],
     board: Board,
     on_progress: Callable[[int, int], None],
-    on_result: Callable[[int, LayerResult], None],
+    on_result: Callable[[int, _Result], None],
 ) -> None:
     pending = set(futures)
     reported = [0] * len(jobs)
@@ -91,14 +109,14 @@ def _watch(
             on_result(number, _result(future, jobs[number]))
 
 
-def _submit(pool: Executor, job: LayerJob) -> Future[LayerResult]:
+def _submit(pool: Executor, work: Callable[[_Job], _Result], job: _Job) -> Future[_Result]:
     try:
-        return pool.submit(import_layer, job)
+        return pool.submit(work, job)
     except BrokenExecutor:
         raise _worker_died(job) from None
 
 
-def _result(future: Future[LayerResult], job: LayerJob) -> LayerResult:
+def _result(future: Future[_Result], job: Job) -> _Result:
     try:
         return future.result()
     except BrokenExecutor:
@@ -108,7 +126,7 @@ def _result(future: Future[LayerResult], job: LayerJob) -> LayerResult:
         raise
 
 
-def _worker_died(job: LayerJob) -> ComposefsError:
+def _worker_died(job: Job) -> ComposefsError:
     return ComposefsError(f"{job.label}: its worker process died; out of memory, or killed")
 
 
@@ -122,7 +140,7 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
             yield threads
     else:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["composefs.oci.layer"])  # imported once, not by each worker
+        context.set_forkserver_preload(["composefs.oci.work"])  # imported once, not by each worker
         with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as processes:
             yield processes
 

@@ -64,6 +64,14 @@ class LayerDone:
 
 
 @dataclass(frozen=True)
+class BuildingImage:
+    """The layers are merged; their EROFS image of the format *version* is being made."""
+
+    version: int
+    bootable: bool
+
+
+@dataclass(frozen=True)
 class Syncing:
     """All is written; the file system is being flushed, and names follow."""
 
@@ -76,7 +84,7 @@ class ImportDone:
     seconds: float
 
 
-Event = ImportStarted | LayerPresent | LayerProgress | LayerDone | Syncing | ImportDone
+Event = ImportStarted | LayerPresent | LayerProgress | LayerDone | BuildingImage | Syncing | ImportDone
 Listener = Callable[[Event], None]
 
 

@@ -72,13 +72,18 @@ def lines(text: list[str] | Json) -> str:
     return str(text["sha256"])
 
 
+def is_text(recorded: list[str] | Json, text: str) -> bool:
+    """Tell whether *text* is the recorded one."""
+    return lines(recorded) in (text, sha256(text))
+
+
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def listing(repository: Path) -> list[str]:
     """Return the tree of a repository as the vectors have it: `d MODE PATH`, `f MODE SIZE PATH`, `l PATH -> TEXT`."""
-    return sorted(_lines_of(repository), key=lambda line: line.split(" -> ")[0].split(" ")[-1])
+    return sorted(_lines_of(repository), key=_listed_path)
 
 
 def _lines_of(repository: Path) -> Iterator[str]:
@@ -95,25 +100,27 @@ def _lines_of(repository: Path) -> Iterator[str]:
                 yield f"f {info.st_mode & 0o7777:04o} {info.st_size} {relative}"
 
 
-def before_image(vector: Json, made: Json) -> list[str]:
-    """Return what the tree recorded in *made* was before images were built and linked to config and manifest."""
-    before = vector["streams_before_image"]
-    after = made["streams"]
-    gone = {made[key]["id"] for key in ("image", "boot_image") if key in made}
-    gone |= {after[key]["id"] for key in ("config", "manifest")}
-    gone -= {before[key]["id"] for key in ("config", "manifest")}
-    links = {_object(after[key]["id"]): _object(before[key]["id"]) for key in ("config", "manifest")}
-    kept = []
-    for line in made["tree"]:
-        kind, _, rest = line.partition(" ")
-        path = rest.split(" -> ")[0].split(" ")[-1]
-        if path.split("/")[0] == "images" or any(path == _object(digest) for digest in gone):
-            continue
-        link, _, target = line.partition(" -> ../")
-        kept.append(f"{link} -> ../{links[target]}" if kind == "l" and target in links else line)
-    objects = [line.split(" ")[-1] for line in kept if line.startswith("f")]
-    used = {path.rpartition("/")[0] for path in objects}
-    return [line for line in kept if not line.startswith("d 0755 objects/") or line.split(" ")[-1] in used]
+def with_garbage(tree: list[str], vector: Json) -> list[str]:
+    """Return *tree*, a listing, as it would be with the streams that the reference writes first and then replaces."""
+    found = set(tree)
+    for stream in vector["streams_before_image"].values():
+        path = _object(stream["id"])
+        found |= {f"f 0644 {stream['size']} {path}", f"d 0755 {path.rpartition('/')[0]}"}
+    return sorted(found, key=_listed_path)
+
+
+def tree_lines(made: Json, version: int) -> list[str] | Json:
+    """Return the tree of the repository of one EROFS version, V1 or V2, where all of it was recorded, or its hash."""
+    tree: list[str] | Json = made["V1"]["tree"]
+    if version == 1 or not isinstance(tree, list):
+        return tree
+    differences = made["V2"]["tree_differences"]
+    lines = set(tree) - set(differences["only_V1"]) | set(differences["only_V2"])
+    return sorted(lines, key=_listed_path)
+
+
+def _listed_path(line: str) -> str:
+    return line.partition(" -> ")[0].rpartition(" ")[2]
 
 
 def _object(digest: str) -> str:

@@ -5,21 +5,36 @@ import io
 import json
 import subprocess
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 import composefs
+from composefs.dumpfile import format_dump
+from composefs.oci.images import open_image
+from composefs.oci.trees import tree_of_image
+from composefs.transform import XattrFilter
+from tests import debian, layouts
 from tests.golden import vectors
-from tests.tools import require_tool
+from tests.layouts import files_layer, image_layout
+from tests.property import test_merge
+from tests.tools import require_root, require_tool
 
 ALGORITHMS = list(composefs.Algorithm)
 IMAGES = ["four-layers", "compression-zstd-frames", "compression-gzip-members", "layer-repeated", "whiteouts"]
 
 
+@pytest.fixture(scope="session")
+def cfsctl_path():
+    return require_tool("cfsctl")
+
+
 @pytest.fixture
-def cfsctl(tmp_path):
+def cfsctl(cfsctl_path):
     """Run `cfsctl` with arguments, and return what it printed."""
-    program = require_tool("cfsctl")
+    program = cfsctl_path
 
     def run(*arguments, **options):
         done = subprocess.run([program, *map(str, arguments)], capture_output=True, check=False, **options)
@@ -37,14 +52,28 @@ def import_here(path, reference, algorithm, name="image", **options):
         return composefs.import_image(repository, reference, name=name, **options)
 
 
-def import_there(cfsctl, path, reference, algorithm, name="image"):
+def import_there(cfsctl, path, reference, algorithm, name="image", *options):
     if not path.exists():
         cfsctl("init", "--insecure", "--algorithm", algorithm.value, path)
-    return cfsctl("--repo", path, "oci", "pull", reference, name)
+    return cfsctl("--repo", path, "oci", "pull", reference, name, *options)
 
 
 def layers(path):
     return {link.name: link.readlink() for link in (path / "streams").glob("oci-layer-*")}
+
+
+def images(path):
+    return {link.name: link.readlink() for link in (path / "images").iterdir()}
+
+
+def config(path):
+    (link,) = (path / "streams").glob("oci-config-*")
+    return link.readlink()
+
+
+def dump_here(path, image="image", **options):
+    with composefs.Repository.open(path) as repository:
+        return b"".join(format_dump(tree_of_image(repository, image, **options)))
 
 
 def objects(path):
@@ -61,14 +90,21 @@ def check_clean(cfsctl, path):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", IMAGES)
 def test_same_repository(cfsctl, tmp_path, name, algorithm):
-    """Each tool imports into a repository of its own: the same layer streams, and the same objects but for images."""
+    """Each tool imports into a repository of its own: the same streams of layers and config, images, and objects.
+
+    Only the manifest's stream may differ, in which composefs-rs has the layers in an order of chance.
+    """
     reference = f"oci:{vectors.write_layout(name, tmp_path / 'layout')}"
 
     import_here(tmp_path / "ours", reference, algorithm, workers=2)
     import_there(cfsctl, tmp_path / "theirs", reference, algorithm)
 
     assert layers(tmp_path / "ours") == layers(tmp_path / "theirs")
+    assert images(tmp_path / "ours") == images(tmp_path / "theirs")
+    assert config(tmp_path / "ours") == config(tmp_path / "theirs")
     ours, theirs = objects(tmp_path / "ours"), objects(tmp_path / "theirs")
+    (manifest,) = (tmp_path / "ours/streams").glob("oci-manifest-*")
+    del ours[manifest.resolve().relative_to(tmp_path / "ours")]
     assert ours.items() <= theirs.items()
     assert (tmp_path / "ours/meta.json").read_bytes() == (tmp_path / "theirs/meta.json").read_bytes()
     check_clean(cfsctl, tmp_path / "ours")
@@ -90,6 +126,12 @@ def test_they_read_ours(cfsctl, tmp_path, algorithm):
     manifest = cfsctl("--repo", path, "cat", f"oci-manifest-{result.manifest}")
     assert "sha256:" + hashlib.sha256(manifest).hexdigest() == result.manifest
     assert json.loads(cfsctl("--repo", path, "oci", "inspect", "a/b:c"))["manifest"] == manifest.decode()
+    inspected = json.loads(cfsctl("--repo", path, "oci", "inspect", "a/b:c"))
+    assert inspected["composefs_erofs"] == result.image.hex
+    assert cfsctl("--repo", path, "oci", "compute-id", "a/b:c").decode() == f"{result.image.hex}\n"
+    assert cfsctl("--repo", path, "oci", "dump", "a/b:c") == dump_here(path, "a/b:c")
+    linked = json.loads(cfsctl("--repo", path, "oci", "linked-erofs-images", result.image.hex))
+    assert linked == [{"id": result.image.hex, "bootable": False, "version": 1, "xattrMode": None}]
     check_clean(cfsctl, path)
 
 
@@ -107,7 +149,7 @@ def test_we_read_theirs(cfsctl, tmp_path, algorithm):
     assert {layer.status for layer in result.layers} == {"present"}
     assert vectors.listing(path) == before
     assert cfsctl("--repo", path, "oci", "inspect", "image") == inspected
-    assert json.loads(inspected)["composefs_erofs"]
+    assert json.loads(inspected)["composefs_erofs"] == result.image.hex
     with composefs.Repository.open(path) as repository:
         for layer in result.layers:
             with repository.streams.open(f"oci-layer-{layer.diff_id}") as stream:
@@ -132,15 +174,173 @@ def test_in_turn(cfsctl, tmp_path):
     assert len(json.loads(cfsctl("--repo", path, "oci", "images", "--json"))["images"]) == 9
 
 
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("bootable", [False, True])
+def test_one_image_by_turns(cfsctl, tmp_path, first, bootable):
+    """Pull with one, tag with the other, collect garbage, pull again: at each step all is there and whole."""
+    path, algorithm = tmp_path / "repository", composefs.Algorithm.SHA256
+    reference = f"oci:{vectors.write_layout('boot-selinux', tmp_path / 'layout')}"
+    options = ["--bootable"] if bootable else []
+    here, there = {"bootable": bootable}, options
+    pull = {
+        "ours": lambda: import_here(path, reference, algorithm, **here),
+        "theirs": lambda: import_there(cfsctl, path, reference, algorithm, "image", *there),
+    }
+    second = "theirs" if first == "ours" else "ours"
+    pull[first]()
+    check_clean(cfsctl, path)
+    made = images(path)
+    assert len(made) == 1 + bootable
+    with composefs.Repository.open(path) as repository:
+        stored = open_image(repository, "image")
+        repository.streams.set_ref("oci/by-us", f"oci-manifest-{stored.manifest}")
+    cfsctl("--repo", path, "oci", "tag", stored.manifest, "by-them")
+    check_clean(cfsctl, path)
+    for step in (second, first, second):
+        cfsctl("--repo", path, "gc")
+        check_clean(cfsctl, path)
+        assert images(path) == made
+        pull[step]()
+        check_clean(cfsctl, path)
+        assert images(path) == made
+    for tag in ("image", "by-us", "by-them"):
+        inspected = json.loads(cfsctl("--repo", path, "oci", "inspect", tag))
+        assert {inspected["composefs_erofs"], inspected["composefs_boot_erofs"]} - {None} == set(made)
+        with composefs.Repository.open(path) as repository:
+            assert {digest.hex for digest in open_image(repository, tag).erofs.values()} == set(made)
+    for tag in ("by-us", "by-them"):
+        cfsctl("--repo", path, "oci", "untag", tag)
+    cfsctl("--repo", path, "gc")
+    check_clean(cfsctl, path)
+    before = vectors.listing(path)
+    import_here(path, reference, algorithm, **here)
+    assert vectors.listing(path) == before
+    cfsctl("--repo", path, "oci", "untag", "image")
+    cfsctl("--repo", path, "gc")
+    assert not images(path)
+    assert not objects(path)
+
+
+def test_garbage_of_one_slot(cfsctl, tmp_path):
+    """A pull there of another format drops the image that we had recorded; the next one here makes it again."""
+    path, algorithm = tmp_path / "repository", composefs.Algorithm.SHA512
+    reference = f"oci:{vectors.write_layout('whiteouts', tmp_path / 'layout')}"
+    first = import_here(path, reference, algorithm)
+    cfsctl("--repo", path, "--erofs-version", "2", "oci", "pull", reference, "image")
+    cfsctl("--repo", path, "gc")
+    assert first.image.hex not in images(path)
+
+    again = import_here(path, reference, algorithm)
+
+    assert again.image == first.image
+    assert len(images(path)) == 2
+    cfsctl("--repo", path, "gc")
+    assert len(images(path)) == 2
+    check_clean(cfsctl, path)
+
+
+def mounted_files(cfsctl, tmp_path, path, *what):
+    """Mount an image there, and return the contents of its files."""
+    target = tmp_path / "mounted"
+    target.mkdir(exist_ok=True)
+    cfsctl("--repo", path, *what, target)
+    try:
+        return {
+            file.relative_to(target).as_posix(): file.read_bytes()
+            for file in target.rglob("*")
+            if file.is_file() and not file.is_symlink()
+        }
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_mount(cfsctl, tmp_path, version):
+    """The kernel mounts the images that we make, of any format, and shows the files of the layers."""
+    require_root("mounts")
+    path = tmp_path / "repository"
+    cfsctl("init", "--insecure", "--erofs-version", str(version), path)
+    files = {"usr/small": b"small", "usr/large": b"large" * 100, "usr/lib/deep": b"d" * 70}
+    layout = image_layout(tmp_path / "layout", [files_layer(files), files_layer({"usr/.wh.small": b""})])
+    result = import_here(path, str(layout), composefs.Algorithm.SHA512)
+    if "erofs" not in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has no EROFS")
+
+    found = mounted_files(cfsctl, tmp_path, path, "mount", result.image.hex)
+
+    del files["usr/small"]
+    assert found == files
+
+
 def test_v0(cfsctl, tmp_path):
-    """A repository of the format V0, into which composefs-rs cannot import, takes imports here."""
+    """A repository of the format V0, into which composefs-rs cannot import, takes imports here, and serves there."""
     path = tmp_path / "repository"
     cfsctl("init", "--insecure", "--erofs-version", "0", path)
     layout = vectors.write_layout("whiteouts", tmp_path / "layout")
 
-    import_here(path, str(layout), composefs.Algorithm.SHA512)
+    result = import_here(path, str(layout), composefs.Algorithm.SHA512)
 
+    assert result.image.hex == vectors.expected("images/whiteouts")["sha512"]["V0"]["image"]["id"]
+    assert json.loads(cfsctl("--repo", path, "oci", "inspect", "image"))["composefs_erofs"] == result.image.hex
+    assert cfsctl("--repo", path, "oci", "compute-id", "image").decode() == f"{result.image.hex}\n"
+    linked = json.loads(cfsctl("--repo", path, "oci", "linked-erofs-images", result.image.hex))
+    assert linked == [{"id": result.image.hex, "bootable": False, "version": 1, "xattrMode": None}]
     check_clean(cfsctl, path)
+    cfsctl("--repo", path, "gc")
+    assert images(path).keys() == {result.image.hex}
+    before = vectors.listing(path)
+    import_here(path, str(layout), composefs.Algorithm.SHA512)
+    assert vectors.listing(path) == before
+
+
+def test_debian(cfsctl, tmp_path):
+    """Layers of what at least 20 of Debian's packages have installed here make the same image in both tools."""
+    require_tool("dpkg-query")
+    algorithm = composefs.Algorithm.SHA512
+    packages = [package for package in debian.PACKAGES if debian.package_files(package)]
+    assert len(packages) >= 20
+    archives = sorted((debian.package_layer(packages[start::3]) for start in range(3)), key=len)
+    found = [layouts.layer(archive, kind) for archive, kind in zip(archives, ("gzip", "zstd", "none"), strict=True)]
+    reference = str(image_layout(tmp_path / "layout", found))
+
+    result = import_here(tmp_path / "ours", reference, algorithm)
+    import_there(cfsctl, tmp_path / "theirs", reference, algorithm)
+
+    assert layers(tmp_path / "ours") == layers(tmp_path / "theirs")
+    assert images(tmp_path / "ours") == images(tmp_path / "theirs")
+    assert images(tmp_path / "ours").keys() == {result.image.hex}
+    theirs = tmp_path / "theirs"
+    assert cfsctl("--repo", theirs, "oci", "compute-id", "image").decode() == f"{result.image.hex}\n"
+    dump = cfsctl("--repo", theirs, "oci", "dump", "image")
+    assert dump.count(b"\n") > 3000
+    assert dump_here(tmp_path / "ours") == dump
+    kept = cfsctl("--repo", theirs, "oci", "dump", "image", "--xattrs", "keep-user-xattrs")
+    assert dump_here(theirs, xattrs=XattrFilter.KEEP_USER_XATTRS) == kept
+    for version in ("0", "2"):
+        wanted = cfsctl("--repo", theirs, "--erofs-version", version, "oci", "compute-id", "image").decode()
+        again = import_here(tmp_path / "ours", reference, algorithm, erofs_version=int(version))
+        assert f"{again.image.hex}\n" == wanted
+    check_clean(cfsctl, tmp_path / "ours")
+
+
+@settings(max_examples=25)
+@given(test_merge.LAYERS)
+def test_layers_by_chance(cfsctl_path, described):
+    """Layers of all types of entries, whiteouts and links, made by dice, make the same dump and id in both tools."""
+    made = [layouts.layer(test_merge.build(members)) for members in test_merge.last(described)]
+    made.append(files_layer({}))
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composefs.Repository, "sync", lambda _: None)
+        path = Path(directory, "repository")
+        layout = image_layout(Path(directory, "layout"), made)
+        result = import_here(path, str(layout), composefs.Algorithm.SHA256, workers=1)
+
+        def run(*arguments):
+            command = [cfsctl_path, "--repo", path, "oci", *arguments, "image"]
+            return subprocess.run(command, capture_output=True, check=True).stdout
+
+        assert run("dump") == dump_here(path)
+        assert run("compute-id").decode() == f"{result.image.hex}\n"
 
 
 def tree(root):

@@ -47,7 +47,7 @@ def many():
 
 def members():
     """A layer in many gzip members and zstd frames, with empty ones between."""
-    archive = layouts.tar({f"{number}": noise(number * 100, number) for number in range(100)})
+    archive = layouts.tar(layouts.rooted({f"{number}": noise(number * 100, number) for number in range(100)}))
     parts = [archive[start : start + 10_007] for start in range(0, len(archive), 10_007)]
     found = []
     for compression in ("gzip", "zstd"):
@@ -202,24 +202,36 @@ def test_what_is_missing(images, tmp_path):
 
 _NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=120
-)
+).filter(lambda name: name not in (".", "..", "usr") and len(name.encode()) <= 255)
 _SIZES = st.integers(0, 300) | st.sampled_from([63, 64, 65, 511, 512, 513, 4095, 4096, 4097, 20_000])
 _KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
 
 
 @st.composite
 def archives(draw):
-    """Archives of a few entries, in each of the formats that tarfile writes."""
+    """Archives of a few entries beside /usr, in each of the formats that tarfile writes."""
     buffer = io.BytesIO()
     form = draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+    leaves = []  # that a hard link may be to
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        archive.addfile(_directory("usr"))
         for seed, (name, kind, size) in enumerate(draw(st.lists(st.tuples(_NAMES, _KINDS, _SIZES), max_size=6))):
             info = tarfile.TarInfo(name)
-            info.type = kind
-            info.linkname = "target" * (size % 30 + 1) if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
-            info.size = size if kind == tarfile.REGTYPE else 0
+            info.type = kind if kind != tarfile.LNKTYPE or leaves else tarfile.REGTYPE
+            if info.type == tarfile.SYMTYPE:
+                info.linkname = "target" * (size % 30 + 1)
+            elif info.type == tarfile.LNKTYPE:
+                info.linkname = leaves[size % len(leaves)]
+            info.size = size if info.type == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(noise(size, seed)))
+            leaves = [leaf for leaf in leaves if leaf != name] + [name] * (kind != tarfile.DIRTYPE)
     return buffer.getvalue()
+
+
+def _directory(name):
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return info
 
 
 @settings(derandomize=True, max_examples=40, deadline=None)

@@ -28,6 +28,11 @@ def repository(tmp_path):
     return path
 
 
+def plain_layer(files, compression="none", **forged):
+    """Return a layer of *files* alone, which is refused before a file system is made of it."""
+    return layouts.layer(layouts.tar(files), compression, **forged)
+
+
 def fill(path, layout):
     with composefs.Repository.open(path) as repository:
         image = image_layout(layout, [files_layer({"before": noise(500, 7)})])
@@ -84,7 +89,7 @@ def flipped(data):
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_flipped_bit(tmp_path, repository, compression, workers):
     """A blob in which one bit differs is named with both digests."""
-    right = files_layer(FILES, compression)
+    right = plain_layer(FILES, compression)
     changed = flipped(right.blob)
     layout = image_layout(tmp_path / "layout", [GOOD, right])
     layout.blob_path(right.digest).write_bytes(changed)
@@ -98,7 +103,7 @@ def test_flipped_bit(tmp_path, repository, compression, workers):
 def test_flipped_bit_of_an_honest_blob(tmp_path, repository, compression):
     """A compressed layer that was damaged before its digest was taken is found by its checksum or its diff_id."""
     archive = layouts.tar(FILES)
-    changed = flipped(files_layer(FILES, compression).blob)
+    changed = flipped(plain_layer(FILES, compression).blob)
     layer = layouts.layer(archive, compression, blob=changed)
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
@@ -113,7 +118,7 @@ def test_flipped_bit_of_an_honest_blob(tmp_path, repository, compression):
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_wrong_diff_id(tmp_path, repository, compression, workers):
     """A config that promises another archive is found out, though every blob is right."""
-    layer = files_layer(FILES, compression, diff_id=WRONG)
+    layer = plain_layer(FILES, compression, diff_id=WRONG)
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]), workers=workers)
 
@@ -123,8 +128,8 @@ def test_wrong_diff_id(tmp_path, repository, compression, workers):
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_wrong_size(tmp_path, repository, difference):
     """A blob of another size than the manifest says is named with both."""
-    size = files_layer(FILES, "gzip").size
-    layer = files_layer(FILES, "gzip", size=size + difference)
+    size = plain_layer(FILES, "gzip").size
+    layer = plain_layer(FILES, "gzip", size=size + difference)
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
 
@@ -137,7 +142,7 @@ def test_wrong_size(tmp_path, repository, difference):
 )
 def test_truncated_blob(tmp_path, repository, compression, what):
     """Compressed data that ends early is named with the place where it ends."""
-    blob = files_layer(FILES, compression).blob[:-9]
+    blob = plain_layer(FILES, compression).blob[:-9]
     layer = layouts.layer(layouts.tar(FILES), compression, blob=blob)
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
@@ -179,7 +184,7 @@ def test_truncated_archive(tmp_path, repository, compression, size, what):
 )
 def test_trailing_garbage(tmp_path, repository, compression, behind, what):
     """Bytes behind compressed data are named with their offset."""
-    blob = files_layer(FILES, compression).blob
+    blob = plain_layer(FILES, compression).blob
     layer = layouts.layer(layouts.tar(FILES), compression, blob=blob + behind)
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
@@ -190,7 +195,7 @@ def test_trailing_garbage(tmp_path, repository, compression, behind, what):
 def test_wrong_compression(tmp_path, repository):
     """A media type that names another compression than there is says what the blob is not."""
     for media_type, what in [(layouts.TAR_GZIP, "not gzip data"), (layouts.TAR_ZSTD, "not zstd data")]:
-        layer = files_layer(FILES, media_type=media_type)
+        layer = plain_layer(FILES, media_type=media_type)
         layout = image_layout(tmp_path / media_type[-4:], [GOOD, layer])
 
         assert refused(tmp_path, repository, layout) == f"layer {layer.diff_id}, offset 0: {what}"
@@ -211,17 +216,43 @@ def test_broken_header(tmp_path, repository):
 
 def test_unknown_media_type(tmp_path, repository):
     """A layer of a type that nothing is known of is refused before anything is stored."""
-    layer = files_layer(FILES, media_type="application/vnd.oci.image.layer.v1.tar+xz")
+    layer = plain_layer(FILES, media_type="application/vnd.oci.image.layer.v1.tar+xz")
 
     said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
 
     assert said == f"layer {layer.digest}, offset 0: media type {layer.media_type!r} is not one of a layer"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_missing_parent(tmp_path, repository, workers):
+    """An entry in a directory that no layer has is named with layer, entry and offset."""
+    layer = layouts.layer(layouts.tar({"usr/": b"", "etc/large": noise(20_000, 5)}), "gzip")
+
+    said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]), workers=workers)
+
+    assert said == f"layer {layer.diff_id}, entry etc/large, offset 512: etc does not exist"
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({"etc/": b""}, "/usr does not exist, but such an image must have it"),
+        ({"usr": b"file"}, "/usr: is not a directory"),
+        ({"usr/": b"", "run": b"file"}, "/run: is not a directory"),
+        ({"usr/": b"", "n" * 256: b""}, f"/{'n' * 256}: has a name of 256 bytes, more than 255"),
+    ],
+)
+def test_no_file_system(tmp_path, repository, files, what):
+    """Layers that make no file system that an image can hold are refused with what is wrong with that."""
+    said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [plain_layer(files)]))
+
+    assert said == what
+
+
 @pytest.mark.parametrize("kind", ["layer", "manifest", "config"])
 def test_missing_blob(tmp_path, repository, kind):
     """A blob that is not there is named with its file."""
-    layer = files_layer(FILES)
+    layer = plain_layer(FILES)
     layout = Layout(tmp_path / "layout")
     manifest = layout.image([GOOD, layer])
     layout.write(manifest)
@@ -237,7 +268,7 @@ def test_missing_blob(tmp_path, repository, kind):
 
 def test_blob_that_is_a_fifo(tmp_path, repository):
     """A fifo in place of a layer's blob is refused, and not waited for."""
-    layer = files_layer(FILES)
+    layer = plain_layer(FILES)
     layout = image_layout(tmp_path / "layout", [GOOD, layer])
     layout.blob_path(layer.digest).unlink()
     os.mkfifo(layout.blob_path(layer.digest))
@@ -379,7 +410,7 @@ def test_disk_full(tmp_path, small_disk, workers):
 
     said = refused(tmp_path, disk / "repository", layout, workers=workers)
 
-    where = f"while storing second, offset 1536 of the archive; in layer {large.diff_id}"
+    where = f"while storing second, offset 2048 of the archive; in layer {large.diff_id}"
     assert said == f"{disk}/repository/objects: No space left on device; {where}{FULL}"
 
     remount("size=8m")

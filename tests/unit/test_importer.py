@@ -1,6 +1,7 @@
 """Imports: what is stored, skipped, kept and replaced; and what is left when something or somebody stops one."""
 
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,14 +15,14 @@ import pytest
 
 import composefs
 from composefs import Algorithm, ComposefsError, FormatError, IntegrityError, NotFoundError, RepositoryError, UsageError
-from composefs.oci import pool, progress
+from composefs.oci import importer, progress
 from composefs.oci.layer import LayerJob, LayerResult, Stats, import_layer
 from composefs.oci.names import store_json
 from composefs.splitstream import ContentType
 from tests import commands, layouts
 from tests.layouts import Layout, files_layer, image_layout, noise, slow_layer, tagged
 
-IMAGE_REF = "composefs.image.v1"  # under which cfsctl has an image in the config's references
+IMAGE_REF = "composefs.image.v1"  # under which the config refers to the image of the default format
 SOON = 2.0  # seconds within which a failure stops the rest; a second is promised, and machines are busy
 
 
@@ -87,12 +88,13 @@ def test_image(repository, tmp_path):
     layer_names = [f"oci-layer-{layer.diff_id}" for layer in layers]
     config, manifest = f"oci-config-{result.config}", f"oci-manifest-{result.manifest}"
     assert set(names(repository)) == {*layer_names, config, manifest, "refs/oci/os%2F42"}
+    assert result.image is not None
     assert names(repository)["refs/oci/os%2F42"] == f"../../{manifest}"
     assert layouts.sha256(body(repository, config)) == result.config
     assert layouts.sha256(body(repository, manifest)) == result.manifest
     streams = {layer.diff_id: summary.stream for layer, summary in zip(layers, result.layers, strict=True)}
     config_stream = repository.streams.find(config)
-    assert references(repository, config) == streams
+    assert references(repository, config) == streams | {IMAGE_REF: result.image}
     assert references(repository, manifest) == {f"config:{result.config}": config_stream} | streams
     assert result.verity == repository.streams.find(manifest)
     assert result.name == "os/42"
@@ -169,7 +171,8 @@ def test_events(repository, tmp_path):
 
     kinds = [type(event) for event in events if not isinstance(event, progress.LayerProgress)]
     assert kinds == [
-        progress.ImportStarted, progress.LayerDone, progress.LayerDone, progress.Syncing, progress.ImportDone,
+        progress.ImportStarted, progress.LayerDone, progress.LayerDone, progress.BuildingImage, progress.Syncing,
+        progress.ImportDone,
     ]  # fmt: skip
     assert events[0].reference == str(layout)
     assert events[0].manifest == result.manifest
@@ -217,56 +220,27 @@ def test_tag_is_replaced(repository, tmp_path):
     result = composefs.import_image(repository, str(image_layout(tmp_path / "new", [layer(2)])), name="os", workers=1)
 
     assert names(repository)["refs/oci/os"] == f"../../oci-manifest-{result.manifest}"
-    assert sorted(os.listdir(repository.path)) == ["meta.json", "objects", "streams"]
+    assert sorted(os.listdir(repository.path)) == ["images", "meta.json", "objects", "streams"]
 
 
-def add_image(repository, result, image):
-    """Refer to *image* from config and manifest, as cfsctl does when it has built one."""
-    streams = repository.streams
-    config_name, manifest_name = f"oci-config-{result.config}", f"oci-manifest-{result.manifest}"
-    config_bytes, manifest_bytes = body(repository, config_name), body(repository, manifest_name)
-    layers = references(repository, config_name)
-    config = store_json(repository, ContentType.CONFIG, config_bytes, layers | {IMAGE_REF: image})
-    refs = {f"config:{result.config}": config} | layers
-    manifest = store_json(repository, ContentType.MANIFEST, manifest_bytes, refs)
-    streams.link(config_name, config)
-    streams.link(manifest_name, manifest)
-    return config, manifest
-
-
-def test_images_are_kept(repository, tmp_path):
-    """Config and manifest that refer to an image, as cfsctl writes them, stay as they are."""
-    layout = image_layout(tmp_path / "layout", [layer(1)])
-    result = composefs.import_image(repository, str(layout), workers=1)
-    image = result.layers[0].stream  # any object
-    config, manifest = add_image(repository, result, image)
-
-    again = composefs.import_image(repository, str(layout), workers=1)
-
-    assert again.verity == manifest
-    assert repository.streams.find(f"oci-config-{result.config}") == config
-    assert references(repository, f"oci-config-{result.config}")[IMAGE_REF] == image
-
-
-def test_images_are_kept_in_a_new_config(repository, tmp_path):
-    """A config whose layer got another stream is written again, and the manifest with it; its images stay."""
+def test_new_config(repository, tmp_path):
+    """A config whose layers have other streams than it says is written again, and the manifest; its images stay."""
     layout = image_layout(tmp_path / "layout", [layer(1), layer(2)])
     result = composefs.import_image(repository, str(layout), workers=1)
-    image = result.layers[1].stream
-    config, manifest = add_image(repository, result, image)
-    wrong = dict.fromkeys([layer(1).diff_id, layer(2).diff_id], image) | {IMAGE_REF: image}
+    before = names(repository)
     config_name = f"oci-config-{result.config}"
+    wrong = dict.fromkeys([layer(1).diff_id, layer(2).diff_id], result.verity) | {IMAGE_REF: result.image}
     config = store_json(repository, ContentType.CONFIG, body(repository, config_name), wrong)
     repository.streams.link(config_name, config)
+    events = []
 
-    again = composefs.import_image(repository, str(layout), workers=1)
+    again = composefs.import_image(repository, str(layout), workers=1, progress=events.append)
 
-    streams = {summary.diff_id: summary.stream for summary in result.layers}
-    assert references(repository, config_name) == streams | {IMAGE_REF: image}
-    new_config = repository.streams.find(config_name)
-    assert new_config != config
-    assert references(repository, f"oci-manifest-{result.manifest}")[f"config:{result.config}"] == new_config
-    assert again.verity != manifest
+    assert names(repository) == before
+    assert dataclasses.replace(again, seconds=result.seconds, layers=(), stats=result.stats) == dataclasses.replace(
+        result, layers=()
+    )
+    assert progress.BuildingImage(1, bootable=False) not in events
 
 
 @pytest.mark.parametrize("kind", ["config", "manifest"])
@@ -364,11 +338,11 @@ def test_compressed_archive_in_an_artifact(repository, tmp_path):
 
 
 def test_image_without_layers(repository, tmp_path):
-    """An image of no layers is an image."""
-    result = composefs.import_image(repository, str(image_layout(tmp_path / "layout", [])))
+    """An image of no layers is none: it lacks /usr, as any tree that is no root file system does."""
+    with pytest.raises(NotFoundError, match="^/usr does not exist"):
+        composefs.import_image(repository, str(image_layout(tmp_path / "layout", [])))
 
-    assert result.layers == ()
-    assert len(names(repository)) == 3
+    assert names(repository) == {}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "@os", "a" * 256, "/" * 86, "a\0b"])
@@ -469,7 +443,7 @@ def test_first_failure_stops_the_rest(repository, tmp_path, monkeypatch):
             size = min(size, 1 << 16)  # a large layer takes six seconds
         return original(fd, size)
 
-    monkeypatch.setattr(pool, "import_layer", slowly)
+    monkeypatch.setattr(importer, "work", slowly)
     monkeypatch.setattr(os, "read", slow_read)
 
     with concurrent.futures.ThreadPoolExecutor(4) as executor, pytest.raises(FormatError) as caught:

@@ -292,7 +292,7 @@ def test_cancelled_inside_a_small_blob(path, monkeypatch):
 
 def test_failure_to_store(path, monkeypatch):
     """An error of the system says which file of the archive was being stored."""
-    layer = layouts.files_layer({"dir/name": noise(100), "other": noise(100, 1)})
+    layer = layouts.layer(layouts.tar({"dir/name": noise(100), "other": noise(100, 1)}))
     monkeypatch.setattr("composefs.repository.objects.ObjectStore.ensure", fail)
 
     with pytest.raises(OSError, match="Input/output error") as caught:

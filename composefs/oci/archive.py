@@ -1,0 +1,92 @@
+"""Import one layer from its tar archive alone, without an image: for those who have the layers and no layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from composefs.digest import Digest
+from composefs.errors import FormatError, IntegrityError
+from composefs.oci.layer import Stats, split_archive
+from composefs.oci.names import find_layer, layer_name
+from composefs.repository import Repository
+from composefs.repository.refs import check_ref
+from composefs.splitstream import ContentType
+
+_SLOT_SIZE = 1 << 18  # bytes read at a time
+_MAGIC_NUMBERS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class ArchiveResult:
+    """What became of a layer."""
+
+    stream: Digest
+    status: str  # imported, or present: it was there already, and the archive was not read
+    stats: Stats
+
+
+def import_archive(
+    repository: Repository, archive: BinaryIO, diff_id: str, *, name: str | None = None
+) -> ArchiveResult:
+    """Import the layer *diff_id*, unless it is there.
+
+    Args:
+        repository: open, and writable.
+        archive: the tar archive, not compressed; read once, from where it stands.
+        diff_id: the digest that the archive must have: sha256:...
+        name: what to call the stream: the ref is `streams/refs/NAME`.  Without one, and before an image with that layer
+            is imported, the next collection of garbage removes it.
+
+    Raises:
+        IntegrityError: the archive is another one.
+        FormatError: it is broken.
+        UsageError: nothing can be called *name*.
+        RepositoryError: the repository cannot be written.
+        OSError: something could not be read or written.
+    """
+    if name is not None:
+        check_ref(name)
+    repository.check_writable()
+    stats = Stats()
+    stream = find_layer(repository, diff_id, ContentType.LAYER)
+    status = "present"
+    if stream is None:
+        stream = _store(repository, archive, diff_id, stats)
+        status = "imported"
+        repository.sync()
+        repository.streams.link(layer_name(diff_id), stream)
+    if name is not None:
+        repository.streams.set_ref(name, layer_name(diff_id))
+    return ArchiveResult(stream, status, stats)
+
+
+def _store(repository: Repository, archive: BinaryIO, diff_id: str, stats: Stats) -> Digest:
+    sha256 = hashlib.sha256()
+    label = f"layer {diff_id}"
+    first = archive.read(_SLOT_SIZE)
+
+    def slots() -> Iterator[bytes]:
+        slot = first
+        while slot:
+            sha256.update(slot)
+            yield slot
+            slot = archive.read(_SLOT_SIZE)
+
+    with closing(repository.streams.writer(ContentType.LAYER)) as writer:
+        try:
+            split_archive(repository, slots(), writer, label=label, stats=stats)
+        except FormatError:
+            for magic, kind in _MAGIC_NUMBERS.items():
+                if first.startswith(magic):
+                    raise FormatError(label, 0, f"{kind} data, where a tar archive is wanted: decompress it") from None
+            raise
+        got = "sha256:" + sha256.hexdigest()
+        if got != diff_id:
+            raise IntegrityError(f"{label}, diff_id", diff_id, got)
+        stream = repository.streams.store(writer)
+    stats.bytes_inline = writer.inline_size
+    return stream

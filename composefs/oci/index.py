@@ -1,0 +1,310 @@
+"""What the entries of a layer mean to a tree: noted where the archive is split, taken in where layers are merged.
+
+An index is a series of batches, each some columns with a row for each entry: small to keep, cheap to send from a worker
+and to go through, and never all in memory where a layer has too many entries.
+"""
+
+from __future__ import annotations
+
+import stat
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+from composefs.splitstream import External, SplitstreamReader
+from composefs.tar import INLINE_MAX, REGULAR, Entry, TarSplitter
+from composefs.tree import NO_XATTRS, Content, Inline, Object, Special, Stat, Symlink
+
+BATCH_SIZE = 4096  # rows, less than 1 << 16; a guess: smaller ones share less, larger ones hold more memory
+_BATCH_WEIGHT = 1 << 22  # bytes; a guess: only what has huge names or xattrs gets there
+_KEPT_WEIGHT = 1 << 28  # bytes; a guess: eight times what a large image has in all its layers
+_WHITEOUT_PREFIX = b".wh."
+_OPAQUE_NAME = b".wh..wh..opq"
+
+_ROW_WEIGHT = 64  # bytes of a row beside what differs in size
+_STAT = Struct("<IIIqI")  # mode, uid, gid, mtime in seconds and nanoseconds
+assert Entry._fields[4:9] == ("mode", "uid", "gid", "mtime", "nanoseconds")
+_MTIME_END = 1 << 63
+_U32 = 0xFFFF_FFFF
+_NO_NAMES = frozenset([b"", b".", b".."])
+
+
+class Kind(IntEnum):
+    """What becomes of the name of an entry; *value* and *number* are those of its row."""
+
+    OBJECT = 0  # a file: value is the digest of its object, number its size in bytes
+    INLINE = 1  # a file: value is what it holds
+    DIRECTORY = 2
+    SYMLINK = 3  # value is the target
+    CHARACTER_DEVICE = 4  # number is that of the device, as the kernel packs it; so with the next
+    BLOCK_DEVICE = 5
+    FIFO = 6
+    HARD_LINK = 7  # value is the path of the target
+    ROOT = 8  # the root directory, which has no name
+    WHITEOUT = 9  # what has this name goes
+    OPAQUE = 10  # all that is in the directory goes
+    TARGET = 11  # a leaf must be at the path that is the value, no more
+    REFUSED = 12  # no tree can hold it: value says why
+
+
+_KINDS = {  # by type flag, of all but regular files
+    b"1": Kind.HARD_LINK,
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHARACTER_DEVICE,
+    b"4": Kind.BLOCK_DEVICE,
+    b"5": Kind.DIRECTORY,
+    b"6": Kind.FIFO,
+}
+_SPECIAL_TYPES = {
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+
+
+class Batch(NamedTuple):
+    """Rows of an index, in the order of the archive."""
+
+    kinds: bytes
+    directory_numbers: array[int]
+    directories: list[bytes]  # paths such as `usr/bin`; the root is empty
+    names: bytes  # joined by slashes
+    stat_numbers: array[int]
+    packed_stats: bytes
+    xattrs: dict[int, dict[bytes, bytes]]  # by number of the stat, where there are any
+    values: list[bytes]
+    numbers: array[int]
+    offsets: array[int]  # of the entries, bytes from the start of the archive
+    weight: int  # bytes of memory, about
+
+    def stats(self) -> list[Stat]:
+        """Return the stats by number; entries of the batch with equal ones share them."""
+        found = [Stat(*fields) for fields in _STAT.iter_unpack(self.packed_stats)]
+        for number, xattrs in self.xattrs.items():
+            found[number] = found[number]._replace(xattrs=xattrs)
+        return found
+
+    def path(self, row: int) -> bytes:
+        """Return the path of an entry, without a slash before it."""
+        name = self.names.split(b"/")[row]
+        directory = self.directories[self.directory_numbers[row]]
+        return b"/".join(filter(None, (directory, name)))
+
+
+class LayerIndex(NamedTuple):
+    """The index of a layer, which messages call *label*."""
+
+    label: str
+    batches: Iterable[Batch]
+
+
+class Indexer:
+    """Make the index of a layer: each batch goes to *sink* when it is full, the last one when all is added."""
+
+    def __init__(self, sink: Callable[[Batch], None]) -> None:
+        self._sink = sink
+        self._begin()
+
+    def add(self, entry: Entry, content: bytes) -> None:
+        """Add the next entry.
+
+        Args:
+            entry: that of the archive.
+            content: of a file: what it holds, or the digest of its object if it has more than 64 bytes.
+        """
+        path, xattrs = entry.path, entry.xattrs
+        kind, value, number = meaning_of(entry, content)
+        directory, _, name = path.strip(b"/").rpartition(b"/")
+        if name in _NO_NAMES:
+            directory, name = split_path(path)
+            if not name:
+                kind, value = _root(kind, value)
+        place = self._places.get(directory)
+        if place is None:
+            place = self._places[directory] = len(self._directories)
+            self._directories.append(_clean(directory))
+        key: tuple[object, ...] = entry[4:9]  # a tenth of the time of packing them
+        if xattrs:
+            key += tuple(sorted(xattrs.items()))
+        number_of_stat = self._stats.get(key)
+        if number_of_stat is None:
+            number_of_stat = self._stats[key] = len(self._stats)
+            self._packed_stats += _pack_stat(entry)
+            if xattrs:
+                self._xattrs[number_of_stat] = xattrs
+                self._weight += sum(len(name) + len(value) for name, value in xattrs.items())
+        if name.startswith(_WHITEOUT_PREFIX) and kind != Kind.REFUSED:
+            if kind == Kind.HARD_LINK:  # its target must exist all the same
+                self._append((Kind.TARGET, place, name, number_of_stat, value, 0, entry.offset))
+            kind = Kind.OPAQUE if name == _OPAQUE_NAME else Kind.WHITEOUT
+            name, value = name.removeprefix(_WHITEOUT_PREFIX), b""
+        self._append((kind, place, name, number_of_stat, value, number, entry.offset))
+        self._weight += _ROW_WEIGHT + len(path) + len(value)
+        if len(self._kinds) >= BATCH_SIZE or self._weight > _BATCH_WEIGHT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was added."""
+        if self._kinds:
+            self._sink(
+                Batch(
+                    bytes(self._kinds),
+                    self._directory_numbers,
+                    self._directories,
+                    b"/".join(self._names),
+                    self._stat_numbers,
+                    bytes(self._packed_stats),
+                    self._xattrs,
+                    self._values,
+                    self._numbers,
+                    self._offsets,
+                    self._weight,
+                )
+            )
+            self._begin()
+
+    def _append(self, row: tuple[int, int, bytes, int, bytes, int, int]) -> None:
+        kind, place, name, number_of_stat, value, number, offset = row
+        self._kinds.append(kind)
+        self._directory_numbers.append(place)
+        self._names.append(name)
+        self._stat_numbers.append(number_of_stat)
+        self._values.append(value)
+        self._numbers.append(number)
+        self._offsets.append(offset)
+
+    def _begin(self) -> None:
+        self._kinds = bytearray()
+        self._places: dict[bytes, int] = {}  # of directories, as they are spelled -> their numbers
+        self._directories: list[bytes] = []
+        self._stats: dict[tuple[object, ...], int] = {}
+        self._packed_stats = bytearray()
+        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
+        self._directory_numbers, self._stat_numbers = array("H"), array("H")
+        self._numbers, self._offsets = array("Q"), array("Q")
+        self._weight = 0
+
+
+class KeptIndex:
+    """An index that is kept whole, unless it grows too large for that."""
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+        self._weight = 0
+
+    def add(self, batch: Batch) -> None:
+        """Append *batch*."""
+        self._weight += batch.weight
+        if self._weight <= _KEPT_WEIGHT:
+            self._batches.append(batch)
+        else:
+            self._batches.clear()
+
+    def batches(self) -> tuple[Batch, ...] | None:
+        """Return all batches, or None: they were too many, and are to be read from the stream of the layer."""
+        return tuple(self._batches) if self._weight <= _KEPT_WEIGHT else None
+
+
+def read_entries(reader: SplitstreamReader, label: str) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the entries in the stream of a layer, each with what `Indexer.add` wants; no object is read.
+
+    Raises:
+        FormatError: the archive is broken, or files are not kept as those of a layer are.
+    """
+    found: list[tuple[Entry, bytes]] = []
+    for _ in _chunks(reader, label, lambda entry, content: found.append((entry, content))):
+        yield from found
+        found.clear()
+
+
+def read_index(reader: SplitstreamReader, label: str) -> Iterator[Batch]:
+    """Yield the index of a layer from its stream; errors are those of `read_entries`."""
+    full: list[Batch] = []
+    indexer = Indexer(full.append)
+    for _ in _chunks(reader, label, indexer.add):
+        yield from full
+        full.clear()
+    indexer.flush()
+    yield from full
+
+
+def _chunks(reader: SplitstreamReader, label: str, on_entry: Callable[[Entry, bytes], None]) -> Iterator[None]:
+    """Go through the stream of a layer, and come back after each chunk."""
+    splitter = TarSplitter(label, on_entry)
+    for chunk in reader.chunks():
+        if isinstance(chunk, External):
+            on_entry(splitter.skip_contents(), chunk.digest.raw)
+        else:
+            splitter.feed_inline(chunk.data)
+        yield
+    splitter.close()
+
+
+def meaning_of(entry: Entry, content: bytes) -> tuple[Kind, bytes, int]:
+    """Return kind, value and number of an entry, whatever its name; *content* is as `Indexer.add` has it."""
+    flag = entry.kind
+    if flag in REGULAR:
+        return (Kind.OBJECT, content, entry.size) if entry.size > INLINE_MAX else (Kind.INLINE, content, 0)
+    kind, value, number = _KINDS.get(flag), b"", 0
+    if kind is None:
+        return Kind.REFUSED, b"is of an unsupported type, %a" % flag, 0
+    if kind in (Kind.SYMLINK, Kind.HARD_LINK):
+        value = entry.link_target
+        if kind == Kind.HARD_LINK and not value:
+            return Kind.REFUSED, b"is a hard link to nothing", 0
+    elif kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE):
+        if entry.device is None:
+            return Kind.REFUSED, b"is a device without a number", 0
+        number = _device_number(*entry.device)
+    return kind, value, number
+
+
+def content_of(kind: Kind, value: bytes, number: int) -> Content:
+    """Return the content of a leaf of *kind*, which is no hard link."""
+    match kind:
+        case Kind.OBJECT:
+            return Object(number, value)
+        case Kind.INLINE:
+            return Inline(value)
+        case Kind.SYMLINK:
+            return Symlink(value)
+    return Special(_SPECIAL_TYPES[kind], number)
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return what a tree has of an entry's metadata."""
+    mode, uid, gid, mtime, nanoseconds = _STAT.unpack(_pack_stat(entry))
+    return Stat(mode, uid, gid, mtime, nanoseconds, entry.xattrs or NO_XATTRS)
+
+
+def _root(kind: Kind, value: bytes) -> tuple[Kind, bytes]:
+    """Return kind and value of an entry that is called as the root."""
+    if kind == Kind.DIRECTORY:
+        return Kind.ROOT, b""
+    return Kind.REFUSED, value if kind == Kind.REFUSED else b"is called as the root, but is no directory"
+
+
+def split_path(path: bytes) -> tuple[bytes, bytes]:
+    """Return directory and name of *path*; those of the root are empty, also where it is called `a/..`."""
+    directory, _, name = _clean(path).rpartition(b"/")
+    return (b"", b"") if name == b".." else (directory, name)
+
+
+def _clean(path: bytes) -> bytes:
+    """Return *path* without what has no effect in it; what goes up stays, for the merge to refuse."""
+    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+
+
+def _pack_stat(entry: Entry) -> bytes:
+    mtime = entry.mtime if entry.mtime < _MTIME_END else entry.mtime - (1 << 64)
+    return _STAT.pack(entry.mode & _U32, entry.uid & _U32, entry.gid & _U32, mtime, entry.nanoseconds)
+
+
+def _device_number(major: int, minor: int) -> int:
+    """Return the number of a device as glibc's makedev(3) packs it, of which the kernel has the lower half."""
+    major, minor = major & _U32, minor & _U32
+    return (major & ~0xFFF) << 32 | (major & 0xFFF) << 8 | (minor & ~0xFF) << 12 | minor & 0xFF
