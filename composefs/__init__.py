@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from composefs.oci import ImportResult, ImportStats, import_image
+    from composefs.image import Extraction, Image, extract
+    from composefs.oci.importer import ImportResult, ImportStats, import_image
     from composefs.oci.manifest import Platform
     from composefs.repository import Repository
 
@@ -37,7 +38,8 @@ _MODULES = {
         "TreeError",
         "UsageError",
     ),
-    "composefs.oci": ("ImportResult", "ImportStats", "import_image"),
+    "composefs.image": ("Extraction", "Image", "extract"),
+    "composefs.oci.importer": ("ImportResult", "ImportStats", "import_image"),
     "composefs.oci.manifest": ("Platform",),
     "composefs.repository": ("Repository",),
 }
@@ -48,7 +50,9 @@ __all__ = [
     "CancelledError",
     "ComposefsError",
     "Digest",
+    "Extraction",
     "FormatError",
+    "Image",
     "ImportResult",
     "ImportStats",
     "IntegrityError",
@@ -58,6 +62,7 @@ __all__ = [
     "RepositoryError",
     "TreeError",
     "UsageError",
+    "extract",
     "import_image",
 ]
 __version__ = "0.1.0"
