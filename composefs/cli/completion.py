@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from argcomplete.completers import BaseCompleter, FilesCompleter
 from argcomplete.finders import CompletionFinder
@@ -57,18 +58,25 @@ class _Completer(BaseCompleter):
     """Says what an argument without choices may be: names in the repository go by its metavar."""
 
     def __call__(
-        self, *, prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: object
+        self, *, prefix: str, action: argparse.Action, parser: argparse.ArgumentParser, parsed_args: argparse.Namespace
     ) -> Iterable[str]:
         """Return the candidates."""
-        names = _NAMES.get(str(action.metavar))
-        if names is None:
-            files: Iterable[str] = FilesCompleter()(prefix)
-            return files
-        try:
-            with Repository.open(options.repository_path(parsed_args), upgrade=False) as repository:
-                return [name for name in names(repository) if name.startswith(prefix)]
-        except (ComposefsError, OSError):
-            return []  # nobody wants an error message in the middle of typing
+        names = _NAMES.get(str(action.metavar), ())
+        if not _OF_FILES.isdisjoint(parser.prog.split()):
+            names = ()
+        files: Iterable[str] = FilesCompleter()(prefix) if not names or action.metavar in _OR_FILES else ()
+        return [*_names(names, prefix, parsed_args), *files]
+
+
+def _names(kinds: Sequence[_Kind], prefix: str, arguments: argparse.Namespace) -> Iterator[str]:
+    if not kinds:
+        return
+    try:
+        with Repository.open(options.repository_path(arguments), upgrade=False) as repository:
+            for kind in kinds:
+                yield from (name for name in kind(repository) if name.startswith(prefix))
+    except (ComposefsError, OSError):
+        return  # nobody wants an error message in the middle of typing
 
 
 def _tags(repository: Repository) -> Iterator[str]:
@@ -84,7 +92,6 @@ def _manifests(repository: Repository) -> Iterator[str]:
 def _images(repository: Repository) -> Iterator[str]:
     for name, _ in repository.images.refs():
         yield name
-    yield from _tags(repository)
 
 
 def _streams(repository: Repository) -> Iterator[str]:
@@ -100,10 +107,15 @@ def _layers(repository: Repository) -> Iterator[str]:
             yield name.removeprefix("oci-layer-")
 
 
-_NAMES: dict[str, Callable[[Repository], Iterator[str]]] = {
-    "TAG": _tags,
-    "MANIFEST": _manifests,
-    "IMAGE": _images,
-    "STREAM": _streams,
-    "DIFF_ID": _layers,
+_Kind: TypeAlias = Callable[[Repository], Iterator[str]]
+_NAMES: dict[str, Sequence[_Kind]] = {
+    "TAG": (_tags,),
+    "MANIFEST": (_manifests, _tags),
+    "IMAGE": (_images, _tags),
+    "A": (_images, _tags),
+    "B": (_images, _tags),
+    "STREAM": (_streams,),
+    "DIFF_ID": (_layers,),
 }
+_OR_FILES = frozenset(["A", "B"])  # may be something on disk, too
+_OF_FILES = frozenset(["mkcomposefs", "info", "composefs-info"])  # tools whose images are files

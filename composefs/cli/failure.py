@@ -45,7 +45,7 @@ def report(program: str) -> Iterator[Outcome]:
         _say(program, f"{error} (see {program} --help)")
     except ComposefsError as error:
         outcome.status = FAILED
-        _say(program, _one_line(error, _remedy(error)))
+        _say(program, _one_line(error, _remedy(error), getattr(error, "__notes__", ())))
     except KeyboardInterrupt:
         outcome.status = FAILED
         _say(program, "interrupted; what was stored is kept for the next run")

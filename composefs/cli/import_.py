@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
 
-from composefs.cli import options
-from composefs.cli.progress import listener
+from composefs.cli import importing, options
 from composefs.digest import Algorithm
 from composefs.errors import RepositoryError
-from composefs.oci import ImportResult, find_image, import_image
-from composefs.oci.manifest import Platform
+from composefs.oci.importer import find_image
 from composefs.repository import Repository
 from composefs.repository.refs import encode_tag
 
@@ -44,96 +40,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=_ALGORITHMS,
         help="of a new repository; must be that of an existing one (default: fsverity-sha512-12)",
     )
-    parser.add_argument(
-        "--workers", type=options.positive, metavar="N", help="layers at the same time (default: one for each CPU)"
-    )
-    parser.add_argument(
-        "--platform", metavar="OS/ARCH[/VARIANT]", help="which image of several (default: this machine's)"
-    )
-    parser.add_argument(
-        "--progress",
-        choices=("auto", "bar", "plain", "json", "none"),
-        default="auto",
-        help="bars on a terminal, else plain lines (default: auto)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    importing.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Import, and print what became of it."""
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if arguments.quiet else logging.WARNING)
-    platform = Platform.parse(arguments.platform) if arguments.platform is not None else None
     encode_tag(arguments.name if arguments.name is not None else arguments.reference)  # before anything is made
-    style = "none" if arguments.quiet else arguments.progress
-    with _open_repository(arguments, platform) as repository, listener(style) as progress:
-        result = import_image(
-            repository,
-            arguments.reference,
-            name=arguments.name,
-            platform=platform,
-            workers=arguments.workers,
-            progress=progress,
-        )
+    with _open_repository(arguments) as repository:
+        result = importing.run(arguments, repository)
     if arguments.json:
-        print(json.dumps(_as_json(result), indent=2))
+        importing.print_json(result)
     elif not arguments.quiet:
-        _print(result)
+        importing.print_result(result)
+        if result.image is not None:
+            print(f"image    {result.image.hex}")
+        if result.boot_image is not None:
+            print(f"Boot image: {result.boot_image.digest.hex}")
+    importing.check_bootable(arguments, result)
     return 0
 
 
-def _open_repository(arguments: argparse.Namespace, platform: Platform | None) -> Repository:
+def _open_repository(arguments: argparse.Namespace) -> Repository:
     """Return the chosen repository, made if it is missing and the image is not."""
     path = options.repository_path(arguments)
     wanted = Algorithm.parse(arguments.algorithm) if arguments.algorithm is not None else None
-    if not Repository.exists(path):
-        find_image(arguments.reference, platform)
-        Repository.init(path, wanted or Algorithm.SHA512)
-        repository = Repository.open(path)
+    if not arguments.no_repo and not Repository.exists(path):
+        find_image(arguments.reference, importing.platform(arguments))
+        algorithm = wanted or options.HASHES.get(arguments.hash, Algorithm.SHA512)
+        Repository.init(path, algorithm, require_verity=True if arguments.require_verity else None)
+        repository = options.open_repository(arguments)
         if not repository.verity and not arguments.quiet:
             print(f"{path}: made without fs-verity, which this file system does not offer", file=sys.stderr)
         return repository
-    repository = Repository.open(path)
+    repository = options.open_repository(arguments)
     if wanted is not None and repository.algorithm is not wanted:
         repository.close()
         raise RepositoryError(
             path, f"has the algorithm {repository.algorithm.value}, not {wanted.value}; choose another --repo"
         )
     return repository
-
-
-def _print(result: ImportResult) -> None:
-    """Print the result as `cfsctl oci pull` does."""
-    stats = result.stats
-    stored, inlined = options.binary_size(stats.bytes_new), options.binary_size(stats.bytes_inline)
-    print(f"manifest {result.manifest}")
-    print(f"config   {result.config}")
-    print(f"verity   {result.verity.hex}")
-    print(f"tagged   {result.name}")
-    print(
-        f"objects  {stats.objects_new} new + {stats.objects_present} already present objects; "
-        f"{stored} stored, {inlined} inlined"
-    )
-
-
-def _as_json(result: ImportResult) -> dict[str, object]:
-    return {
-        "manifest": result.manifest,
-        "config": result.config,
-        "name": result.name,
-        "layers": [
-            {
-                "digest": layer.digest,
-                "diff_id": layer.diff_id,
-                "stream": str(layer.stream),
-                "status": layer.status,
-                "size": layer.size,
-            }
-            for layer in result.layers
-        ],
-        "objects_new": result.stats.objects_new,
-        "objects_present": result.stats.objects_present,
-        "bytes_new": result.stats.bytes_new,
-        "bytes_inline": result.stats.bytes_inline,
-        "seconds": round(result.seconds, 3),
-    }

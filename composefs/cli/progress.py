@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from composefs.oci.progress import (
+    BuildingImage,
     Event,
     ImportDone,
     ImportStarted,
@@ -72,6 +73,8 @@ class _Lines:
                 _say(
                     f"imported layer {event.diff_id}: {event.objects_new} new objects, {event.objects_present} present"
                 )
+            case BuildingImage():
+                _say(f"making the EROFS image, format V{event.version}{', for booting' if event.bootable else ''}")
             case Syncing():
                 _say("flushing the file system")
             case LayerProgress() | ImportDone():
@@ -100,9 +103,10 @@ class _Bars:
             case LayerDone():
                 if (task := self._layers.pop(event.index, None)) is not None:
                     self._progress.remove_task(task)
-            case Syncing():
+            case BuildingImage() | Syncing():
                 if self._total is not None:
-                    self._progress.update(self._total, description="flushing")
+                    what = "flushing" if isinstance(event, Syncing) else "image"
+                    self._progress.update(self._total, description=what)
             case ImportDone():
                 if self._total is not None:
                     self._progress.remove_task(self._total)

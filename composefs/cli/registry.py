@@ -77,7 +77,9 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, module: str | None = None, **options: Any) -> None:
-        super().__init__(*args, **({"formatter_class": Help, "allow_abbrev": False} | options))
+        options["allow_abbrev"] = False
+        options.setdefault("formatter_class", Help)
+        super().__init__(*args, **options)
         self._module = module
         self.commands: dict[str, CommandParser] = {}
 

@@ -25,6 +25,7 @@ COMMANDS = [
 ]
 MAINS = {"composefs": main, "composefs-import": main_import}
 CLOSED = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]  # starts a program without standard streams
+NONE = "sha256:" + "0" * 64
 NO_VERITY = "made without fs-verity, which this file system does not offer"
 
 
@@ -161,7 +162,8 @@ def test_text(layout, repository, capsys):
     assert lines[4] == (
         f"objects  2 new + 0 already present objects; 300 B stored, {options.binary_size(inline)} inlined"
     )
-    assert len(lines) == 5
+    assert re.fullmatch(r"image    [0-9a-f]{64}", lines[5])
+    assert len(lines) == 6
 
 
 def test_json(layout, repository, capsys):
@@ -171,7 +173,8 @@ def test_json(layout, repository, capsys):
     result = json.loads(out)
     assert status == 0
     assert " ".join(result) == (
-        "manifest config name layers objects_new objects_present bytes_new bytes_inline seconds"
+        "manifest config verity name image boot_image images layers "
+        "objects_new objects_present bytes_new bytes_inline seconds"
     )
     assert [" ".join(layer) for layer in result["layers"]] == ["digest diff_id stream status size"] * 2
     first = result["layers"][0]
@@ -193,7 +196,7 @@ def test_plain_progress(layout, repository, capsys):
     one, two = (files_layer(files).diff_id for files in ({"a": noise(100)}, {"b": noise(200)}))
     assert first[0] == f"importing {layout}: 2 of 2 layers, 0.0 MB"
     assert sorted(first[1:3]) == sorted(f"imported layer {layer}: 1 new objects, 0 present" for layer in (one, two))
-    assert first[3:] == ["flushing the file system"]
+    assert first[3:] == ["making the EROFS image, format V1", "flushing the file system"]
     assert again == [
         f"importing {layout}: 1 of 2 layers, 0.0 MB",
         f"already have layer {one}",
@@ -209,7 +212,7 @@ def test_json_progress(layout, repository, capsys):
 
     events = [json.loads(line) for line in err]
     kinds = [event["event"] for event in events if event["event"] != "layer-progress"]
-    assert kinds == ["import-started", "layer-done", "layer-done", "syncing", "import-done"]
+    assert kinds == ["import-started", "layer-done", "layer-done", "building-image", "syncing", "import-done"]
     assert events[0]["total"] == sum(layer["size"] for layer in events[0]["layers"])
     assert sorted(events[0]["layers"][0]) == ["diff_id", "digest", "present", "size"]
     assert events[-1]["name"] == str(layout)
@@ -265,7 +268,8 @@ def visible(text):
 
 def test_bars(tmp_path, repository):
     """On a terminal there are bars that fit it, which are gone at the end, and the cursor is back."""
-    layout = image_layout(tmp_path / "layout", [layouts.slow_layer(0, 150), layouts.slow_layer(1, 100)])
+    slow = [layouts.slow_layer(0, 150), layouts.slow_layer(1, 100)]
+    layout = image_layout(tmp_path / "layout", [files_layer({}), *slow])
 
     status, seen = terminal(tmp_path, layout, "--repo", repository, "--workers", "2", stdout=subprocess.DEVNULL)
 
@@ -290,8 +294,8 @@ def test_bars_and_result(tmp_path, layout):
 
     assert status == 0
     assert f"already have layer {files_layer({'a': noise(100)}).diff_id}" in visible(seen)
-    assert visible(seen)[-5].startswith("manifest sha256:")
-    assert visible(seen)[-2] == "tagged   os"
+    assert visible(seen)[-6].startswith("manifest sha256:")
+    assert visible(seen)[-3] == "tagged   os"
 
 
 def test_error_after_bars(tmp_path):
@@ -527,7 +531,7 @@ def test_init_on_a_file(tmp_path, capsys):
 
 def test_cat_and_layer(layout, repository, tmp_path):
     """`cat` and `oci layer` write what was imported, bit for bit."""
-    archive = layouts.tar({"b": noise(200)})
+    archive = layouts.tar(layouts.rooted({"b": noise(200)}))
     diff_id = layouts.sha256(archive)
     with composefs.Repository.open(repository) as opened:
         result = composefs.import_image(opened, str(layout), name="a/b", workers=1)
@@ -548,7 +552,7 @@ def test_cat_and_layer(layout, repository, tmp_path):
         (["cat", "none"], "{repository}: no stream none"),
         (["cat", "refs/oci/none"], "{repository}: no stream refs/oci/none"),
         (["cat", "refs"], "{repository}/streams/refs: is no symbolic link"),
-        (["oci", "layer", "sha256:0"], "{repository}: no stream oci-layer-sha256:0"),
+        (["oci", "layer", NONE], f"{{repository}}: no layer {NONE}"),
     ],
 )
 def test_no_stream(layout, repository, capsys, arguments, message):
@@ -562,7 +566,7 @@ def test_no_stream(layout, repository, capsys, arguments, message):
     assert err == [f"composefs: {message.format(repository=repository)}"]
 
 
-@pytest.mark.parametrize("arguments", [["oci", "images"], ["cat", "x"], ["oci", "layer", "x"]])
+@pytest.mark.parametrize("arguments", [["oci", "images"], ["cat", "x"], ["oci", "layer", NONE]])
 def test_no_repository(tmp_path, capsys, arguments):
     """Commands that read need a repository, and make none."""
     status, out, err = call(capsys, "composefs", "--repo", tmp_path / "none", *arguments)

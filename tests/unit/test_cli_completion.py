@@ -60,6 +60,10 @@ def test_options_of_a_command(directory):
         ("composefs --repo repository oci untag ", ["os"]),
         ("composefs --repo repository ls ba", ["base"]),
         ("composefs --repo repository ls o", ["os"]),
+        ("composefs --repo repository oci tag o", ["os"]),
+        ("composefs --repo repository diff ba", ["base"]),
+        ("composefs --repo repository diff lay", ["layout/"]),
+        ("composefs --repo repository info ls ba", []),
         ("composefs --repo nowhere oci untag ", []),
     ],
 )

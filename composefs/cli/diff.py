@@ -1,0 +1,115 @@
+"""`composefs diff A B`: every difference between two images, and what is behind them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from functools import partial
+
+from composefs.cli import options
+from composefs.cli.failure import report
+from composefs.cli.output import printable
+from composefs.cli.sources import HELP, Loaded, Transforms, load_all
+from composefs.diff import Change, Layer, as_json, compare, explain, groups, render
+from composefs.oci.collector import paused_collector
+from composefs.text import counted
+from composefs.transform import XattrFilter
+
+LIMIT = 20  # changes shown path by path; a guess at what is still read
+_EQUAL, _DIFFERENT, _TROUBLE = 0, 1, 2  # exit statuses, those of diff(1)
+_WIDTH_MIN = 40  # columns
+
+EXAMPLES = """\
+examples:
+  composefs diff os dir:/mnt/rootfs     # why is this id not that of the build?
+  composefs diff --bootable tag:os refs/os-for-booting
+  composefs diff --all build.dump install.dump
+  composefs diff --json tag:old tag:new | jq -r '.explanations[].sentence'
+
+exit status: 0 equal, 1 different, 2 trouble"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Say why two images are not the same: the differences in groups, known causes that explain them, and path by "
+        "path what is old (of A) and new (of B). For an OCI tag the layers are merged, so that each difference has the "
+        "layer that brought it."
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument("a", metavar="A", help=HELP)
+    parser.add_argument("b", metavar="B", help="the same; - is a dumpfile on standard input")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "--limit", type=_count, default=LIMIT, metavar="N", help=f"paths to show (default: {LIMIT}); groups count all"
+    )
+    shown.add_argument("--all", dest="limit", action="store_const", const=None, help="show all paths")
+    shown.add_argument("--no-explain", action="store_true", help="try no causes, which takes longer than comparing")
+    shown.add_argument("--json", action="store_true", help="print one JSON object, with all paths")
+    made = parser.add_argument_group("how the trees of directories and OCI tags are made")
+    made.add_argument(
+        "--bootable", action="store_true", help="as for booting: /boot and /sysroot empty, labelled for SELinux"
+    )
+    made.add_argument(
+        "--xattrs",
+        choices=[mode.value for mode in XattrFilter],
+        default=XattrFilter.ALLOWLIST_ONLY.value,
+        metavar="MODE",
+        help="which extended attributes stay: allowlist-only (the default) or keep-user-xattrs",
+    )
+    made.add_argument("--no-propagate-usr-to-root", action="store_true", help="no transform for containers")
+    made.add_argument(
+        "--workers", type=options.positive, metavar="N", help="threads or processes (default: one for each CPU)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; also a failure has its own status here, since 1 means that something differs."""
+    with report("composefs diff"), paused_collector():
+        return _compare(arguments)
+    return _TROUBLE
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    transforms = Transforms(
+        container=not arguments.no_propagate_usr_to_root,
+        xattrs=XattrFilter(arguments.xattrs),
+        bootable=arguments.bootable,
+    )
+    with load_all(arguments, [arguments.a, arguments.b], transforms) as (a, b):
+        has_layers = bool(a.layers or b.layers)
+        comparison = compare(a.root, b.root, layer_of=partial(_layer_of, a, b) if has_layers else None)
+    grouped = groups(comparison)
+    explanations = [] if arguments.no_explain else explain(a.root, b.root, comparison=comparison)
+    if arguments.json:
+        print(json.dumps({"a": _as_json(a), "b": _as_json(b)} | as_json(comparison, grouped, explanations), indent=2))
+    else:
+        width = max(shutil.get_terminal_size().columns, _WIDTH_MIN)
+        print(f"a: {_told(a)}")
+        print(f"b: {_told(b)}")
+        for line in render(comparison, grouped, explanations, limit=arguments.limit, width=width):
+            print(line)
+    return _EQUAL if comparison.equal else _DIFFERENT
+
+
+def _layer_of(a: Loaded, b: Loaded, change: Change) -> Layer | None:
+    """Return the layer of what is new, or else that of what is old."""
+    sides = {"removed": [a], "added": [b]}.get(change.kind, [b, a])
+    return next(filter(None, (side.layer_of(change.path) for side in sides)), None)
+
+
+def _told(loaded: Loaded) -> str:
+    layers = f", {counted(len(loaded.layers), 'layer')}" if loaded.layers else ""
+    return printable(f"{loaded.source}{layers}")
+
+
+def _as_json(loaded: Loaded) -> dict[str, object]:
+    return {"kind": loaded.source.kind.value, "name": loaded.source.name, "layers": len(loaded.layers) or None}
+
+
+def _count(text: str) -> int:
+    """Return the whole number that *text* is, for argparse."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)

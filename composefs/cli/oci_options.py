@@ -1,0 +1,105 @@
+"""What several of the `oci` commands share: arguments, and how things look as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from composefs.digest import Digest
+from composefs.errors import RepositoryError
+from composefs.oci.importer import ImportStats
+from composefs.oci.slots import ErofsImage
+from composefs.oci.tags import NamedBy, find
+from composefs.oci.trees import tree_of_image
+from composefs.repository import Repository
+from composefs.transform import XattrFilter
+from composefs.tree import Directory
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which image."""
+    parser.add_argument("image", metavar="TAG", help="the image: a tag, or @sha256:..., of its manifest or config")
+
+
+def say_which(repository: Repository, image: str, usual: NamedBy) -> None:
+    """Say what a digest is taken for, if that is not the *usual* thing: to `cfsctl` it means one thing by command.
+
+    Raises:
+        UsageError, NotFoundError, FormatError, IntegrityError: as `composefs.oci.tags.find`.
+    """
+    found = find(repository, image)
+    if found.by is NamedBy.CONFIG is not usual:
+        print(f"{found.config} is a config, of manifest {found.manifest or '(none)'}", file=sys.stderr)
+    elif found.by is NamedBy.MANIFEST is not usual:
+        print(f"{found.manifest} is a manifest, of config {found.config}", file=sys.stderr)
+
+
+def add_tree(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which tree of an image."""
+    add_image(parser)
+    parser.add_argument(
+        "config_verity",
+        metavar="CONFIG_VERITY",
+        nargs="?",
+        help="with the digest of a config: the id of its stream, which proves as much and saves reading all layers",
+    )
+    parser.add_argument("--bootable", action="store_true", help="the tree of the image for booting")
+    parser.add_argument(
+        "--xattrs",
+        metavar="MODE",
+        choices=[mode.value for mode in XattrFilter],
+        default=XattrFilter.ALLOWLIST_ONLY.value,
+        help="which extended attributes stay: allowlist-only (the default: security.capability) or keep-user-xattrs "
+        "(user.* too)",
+    )
+
+
+def read_tree(arguments: argparse.Namespace, repository: Repository) -> Directory:
+    """Return the tree that the arguments of `add_tree` want; errors are those of `tree_of_image`."""
+    say_which(repository, arguments.image, usual=NamedBy.CONFIG)
+    verity = arguments.config_verity
+    return tree_of_image(
+        repository,
+        arguments.image,
+        xattrs=XattrFilter(arguments.xattrs),
+        bootable=arguments.bootable,
+        config_verity=parse_id(repository, verity) if verity is not None else None,
+    )
+
+
+def erofs_version(arguments: argparse.Namespace, repository: Repository) -> int:
+    """Return the EROFS format that this call is about."""
+    chosen = arguments.erofs_version
+    return repository.meta.erofs_versions[0] if chosen is None else int(chosen)
+
+
+def parse_id(repository: Repository, text: str) -> Digest:
+    """Return the id that *text*, hexadecimal digits, is in *repository*.
+
+    Raises:
+        RepositoryError: it can be none there.
+    """
+    try:
+        return Digest.from_hex(repository.algorithm, text)
+    except ValueError as error:
+        raise RepositoryError(repository.path, str(error)) from None
+
+
+def counts(stats: ImportStats) -> dict[str, object]:
+    """Return what storing objects came to; sizes in bytes."""
+    return {
+        "objects_new": stats.objects_new,
+        "objects_present": stats.objects_present,
+        "bytes_new": stats.bytes_new,
+        "bytes_inline": stats.bytes_inline,
+    }
+
+
+def erofs_json(image: ErofsImage) -> dict[str, object]:
+    """Return what is known of an EROFS image, under the names that `cfsctl` gives it."""
+    return {
+        "id": image.digest.hex,
+        "bootable": image.bootable,
+        "version": image.version,
+        "xattrMode": image.xattrs.value if image.bootable else None,
+    }

@@ -1,0 +1,87 @@
+"""What the commands on a directory share: their arguments, and the tree and image of the directory."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+
+from composefs.boot import transform_for_boot_from_directory
+from composefs.cli import options
+from composefs.digest import Algorithm, Digest
+from composefs.erofs.writer import write_image
+from composefs.errors import NotFoundError, UsageError
+from composefs.repository.objects import ObjectStore
+from composefs.scan import Sharing, scan_directory
+from composefs.transform import XattrFilter, transform_for_oci
+from composefs.tree import Directory
+from composefs.verity import compute_digest
+
+EROFS_VERSION = 1  # of an image that is only computed, whatever a repository is set to
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add what all of them have."""
+    parser.add_argument("path", metavar="PATH", help="the directory: a root file system")
+    parser.add_argument(
+        "--no-propagate-usr-to-root",
+        action="store_true",
+        help="take the directory as it is: metadata of the root, /run and all extended attributes stay",
+    )
+    parser.add_argument(
+        "--workers", type=options.positive, metavar="N", help="threads that hash files (default: one for each CPU)"
+    )
+
+
+def add_transforms(parser: argparse.ArgumentParser) -> None:
+    """Add what there is to choose for an image that need not be bootable."""
+    parser.add_argument(
+        "--bootable", action="store_true", help="make it bootable: empty /boot and /sysroot, label for SELinux"
+    )
+    parser.add_argument(
+        "--xattrs",
+        metavar="MODE",
+        choices=[mode.value for mode in XattrFilter],
+        default=XattrFilter.ALLOWLIST_ONLY.value,
+        help="which extended attributes stay: allowlist-only (the default: security.capability) or keep-user-xattrs "
+        "(user.* too); not with --no-propagate-usr-to-root",
+    )
+
+
+def read_directory(
+    arguments: argparse.Namespace,
+    algorithm: Algorithm,
+    store: ObjectStore | None = None,
+    sharing: Sharing = Sharing.REFLINK,
+) -> Directory:
+    """Return the tree of the directory, as the image of a container has it, but not yet bootable."""
+    if not arguments.path:
+        raise UsageError("PATH is empty")
+    gc.disable()  # a tree of 240,000 nodes has no cycles, and each search for some takes longer than the one before
+    root = scan_directory(arguments.path, algorithm, store=store, sharing=sharing, workers=arguments.workers)
+    if not arguments.no_propagate_usr_to_root:
+        try:
+            transform_for_oci(root, XattrFilter(arguments.xattrs))
+        except NotFoundError as error:
+            remedy = "for what is no root file system there is --no-propagate-usr-to-root"
+            raise NotFoundError(f"{arguments.path}: {error}; {remedy}") from None
+    return root
+
+
+def compute_tree(arguments: argparse.Namespace, algorithm: Algorithm) -> Directory:
+    """Return the tree of the directory as the arguments want it; nothing is stored."""
+    root = read_directory(arguments, algorithm)
+    if arguments.bootable:
+        transform_for_boot_from_directory(root, arguments.path)
+    return root
+
+
+def compute_image(arguments: argparse.Namespace) -> tuple[Digest, int]:
+    """Return the digest of the image of the directory, and its version; nothing is stored."""
+    algorithm = options.algorithm(arguments)
+    version = EROFS_VERSION if arguments.erofs_version is None else arguments.erofs_version
+    return compute_digest(write_image(compute_tree(arguments, algorithm), version), algorithm), version
+
+
+def as_json(digest: Digest, version: int) -> dict[str, object]:
+    """Return what is known of an image."""
+    return {"id": digest.hex, "algorithm": digest.algorithm.value, "erofs_version": version}
