@@ -14,3 +14,12 @@ def require_tool(name: str) -> str:
     if os.environ.get("COMPOSEFS_REQUIRE_TOOLS") == "1":
         pytest.fail(f"{name} is missing, and COMPOSEFS_REQUIRE_TOOLS=1 wants it")
     pytest.skip(f"{name} is missing")
+
+
+def require_root(why: str) -> None:
+    """Skip what only root can do, or fail where COMPOSEFS_REQUIRE_TOOLS=1; *why* says what for."""
+    if os.geteuid() == 0:
+        return
+    if os.environ.get("COMPOSEFS_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"root is needed for {why}, and COMPOSEFS_REQUIRE_TOOLS=1 wants it")
+    pytest.skip(f"root is needed for {why}")
