@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
+COUNT ?= 200000
+TREES ?= 20000
+SEED ?= $(shell date +%s)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
 SOURCES := $(wildcard csrc/*.[ch] csrc/*.py csrc/*/*.h) pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check lint types test bench format clean
+.PHONY: help build demo check fuzz lint test bench format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +29,10 @@ check: ## all that CI checks: format, lint, types, layers, tests, C, packages
 	@scripts/install-tools.sh
 	@$(MAKE) --no-print-directory build
 	@scripts/check.sh "$(BIN)"
+
+fuzz: build ## hostile images and random file systems, more than check has; COUNT=200000 images, TREES=20000
+	$(BIN)/python -m tests.fuzz.erofs --count $(COUNT) --seed $(SEED)
+	@scripts/fuzz-trees.sh "$(BIN)" $(TREES)
 
 lint: build ## format, lint, types, layers
 	$(BIN)/ruff format --check

@@ -21,4 +21,9 @@ layer=$(composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo 
 printf '\n$ composefs --repo %s oci layer %s | sha256sum\n' "$demo/repo" "$layer"
 composefs --repo "$demo/repo" oci layer "$layer" | sha256sum | tee "$demo/sum"
 grep -q "^${layer#sha256:} " "$demo/sum"
+run composefs --repo "$demo/repo" ls -l demo /
+run composefs --repo "$demo/repo" extract demo "$demo/root"
+touch "$demo/root/usr"
+printf '\n$ composefs --repo %s diff demo dir:%s\n' "$demo/repo" "$demo/root"
+composefs --repo "$demo/repo" diff demo "dir:$demo/root" || [ $? = 1 ]
 run composefs digest README.md

@@ -10,6 +10,7 @@ from composefs.digest import Algorithm
 
 # The same examples every time, so that a failure belongs to the change that it appears with.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True)  # others each time
 hypothesis.settings.load_profile("repeatable")
 
 IMPLEMENTATIONS = [

@@ -11,8 +11,9 @@ from composefs.cli import options
 from composefs.cli.failure import report
 from composefs.cli.output import printable
 from composefs.cli.sources import HELP, Loaded, Transforms, load_all
+from composefs.cli.transforms import add_transforms, add_untransformed
+from composefs.collector import paused_collector
 from composefs.diff import Change, Layer, as_json, compare, explain, groups, render
-from composefs.oci.collector import paused_collector
 from composefs.text import counted
 from composefs.transform import XattrFilter
 
@@ -48,17 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--no-explain", action="store_true", help="try no causes, which takes longer than comparing")
     shown.add_argument("--json", action="store_true", help="print one JSON object, with all paths")
     made = parser.add_argument_group("how the trees of directories and OCI tags are made")
-    made.add_argument(
-        "--bootable", action="store_true", help="as for booting: /boot and /sysroot empty, labelled for SELinux"
-    )
-    made.add_argument(
-        "--xattrs",
-        choices=[mode.value for mode in XattrFilter],
-        default=XattrFilter.ALLOWLIST_ONLY.value,
-        metavar="MODE",
-        help="which extended attributes stay: allowlist-only (the default) or keep-user-xattrs",
-    )
-    made.add_argument("--no-propagate-usr-to-root", action="store_true", help="no transform for containers")
+    add_transforms(made)
+    add_untransformed(made)
     made.add_argument(
         "--workers", type=options.positive, metavar="N", help="threads or processes (default: one for each CPU)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from composefs.cli.transforms import add_transforms
 from composefs.digest import Digest
 from composefs.errors import RepositoryError
 from composefs.oci.importer import ImportStats
@@ -43,15 +44,7 @@ def add_tree(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="with the digest of a config: the id of its stream, which proves as much and saves reading all layers",
     )
-    parser.add_argument("--bootable", action="store_true", help="the tree of the image for booting")
-    parser.add_argument(
-        "--xattrs",
-        metavar="MODE",
-        choices=[mode.value for mode in XattrFilter],
-        default=XattrFilter.ALLOWLIST_ONLY.value,
-        help="which extended attributes stay: allowlist-only (the default: security.capability) or keep-user-xattrs "
-        "(user.* too)",
-    )
+    add_transforms(parser)
 
 
 def read_tree(arguments: argparse.Namespace, repository: Repository) -> Directory:

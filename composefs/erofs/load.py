@@ -10,11 +10,11 @@ Source: the checks of composefs-rs 0.9.4, which these include.
 
 from __future__ import annotations
 
-import gc
 import stat
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from composefs.collector import paused_collector
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.raw import Buffer, Inode
@@ -47,14 +47,8 @@ def load_tree(data: Buffer, source: str = "image", *, dialect: Dialect = Dialect
         FormatError: the image is broken, or no composefs image.
     """
     loader = _Loader(ErofsReader(data, source, dialect), dialect)
-    # Nothing here is cyclic, and the collector would look at each of some 100,000 nodes again and again.
-    is_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with paused_collector():
         return loader.load()
-    finally:
-        if is_enabled:
-            gc.enable()
 
 
 class _Place(NamedTuple):

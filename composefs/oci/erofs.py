@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from composefs.collector import paused_collector
 from composefs.digest import Digest
 from composefs.erofs import ondisk
 from composefs.erofs.writer import write_image
-from composefs.errors import ComposefsError, IntegrityError, UsageError
-from composefs.oci.collector import paused_collector
+from composefs.errors import ComposefsError, NotFoundError, UsageError
 from composefs.oci.layout import Image
 from composefs.oci.names import config_name
 from composefs.oci.progress import BuildingImage, Listener
@@ -91,8 +91,8 @@ class ErofsMaker:
         """Make and store what lacks; nothing gets a name.
 
         Raises:
-            NotFoundError, TreeError, FormatError: the tree cannot be that of an image, or not that of a bootable one.
-            IntegrityError: no image for booting has the expected digest.
+            TreeError, FormatError: the tree cannot be that of an image, or not that of a bootable one.
+            NotFoundError: likewise; or no image for booting has the expected digest.
             OSError: something could not be read or written.
         """
         with paused_collector():
@@ -125,7 +125,7 @@ class ErofsMaker:
                 if compute_digest(data, self._repository.algorithm) == expected:
                     return self._store(_Kind(version, bootable=True, xattrs=xattrs), data)
                 tried += 1
-        raise IntegrityError("image for booting", expected.hex, f"another in each of {tried} formats and xattr modes")
+        raise NotFoundError(f"no image for booting is {expected.hex}; tried {tried} formats and xattr modes")
 
     def _store(self, kind: _Kind, data: bytearray) -> ErofsImage:
         return ErofsImage(self._repository.images.store(data), *kind)

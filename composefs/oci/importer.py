@@ -117,8 +117,9 @@ def import_image(
         Digests, layers, images and counts.
 
     Raises:
-        NotFoundError: the image, its platform, or a part of it is missing; also a directory that it must have.
-        IntegrityError: a blob or layer is not what its digest says, or no image for booting has the expected digest.
+        NotFoundError: the image, its platform, or a part of it is missing; also a directory that it must have,
+            or an image for booting that has the expected digest.
+        IntegrityError: a blob or layer is not what its digest says.
         FormatError: a part of the image is broken, or of an unknown kind.
         TreeError: its layers make no file system that an EROFS image can hold.
         RepositoryError: the repository cannot be written.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from composefs.collector import paused_collector
 from composefs.errors import FormatError
-from composefs.oci.collector import paused_collector
 from composefs.oci.index import Batch, Kind, LayerIndex, content_of, split_path
 from composefs.tree import Directory, Inline, Leaf, Node, Object, Stat
 

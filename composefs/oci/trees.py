@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import NamedTuple
 
+from composefs.collector import paused_collector
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError, NotFoundError
-from composefs.oci.collector import paused_collector
 from composefs.oci.erofs import make_bootable
 from composefs.oci.images import check_sha256
 from composefs.oci.index import Kind, LayerIndex, content_of, meaning_of, read_entries, stat_of

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from composefs.oci.collector import paused_collector
+from composefs.collector import paused_collector
 
 
 @pytest.fixture(autouse=True, params=[True, False])

@@ -1,7 +1,7 @@
 """Keep Python's cyclic garbage collector from walking a tree again and again while that grows.
 
 A tree of 240,000 entries is half a million objects and not one cycle.  Merging it takes 0.2 s without the collector,
-0.9 s with it.
+0.9 s with it; so it is with reading an image, and with writing one.
 """
 
 from __future__ import annotations
