@@ -5,7 +5,15 @@ import pickle
 import pytest
 
 from composefs import errors
-from composefs.errors import ComposefsError, FormatError, IntegrityError, NotFoundError, RepositoryError, UsageError
+from composefs.errors import (
+    ComposefsError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    RepositoryError,
+    TreeError,
+    UsageError,
+)
 
 EXAMPLES = [
     (UsageError("no such thing"), "no such thing"),
@@ -13,6 +21,8 @@ EXAMPLES = [
     (FormatError("layer x", 512, "broken", "usr/bin"), "layer x, entry usr/bin, offset 512: broken"),
     (IntegrityError("blob", "a", "b"), "blob: wanted a, got b"),
     (NotFoundError("nothing there"), "nothing there"),
+    (TreeError(b"/a\xff", "is no directory"), "/a\\xff: is no directory"),
+    (TreeError("/srv/root", "changed"), "/srv/root: changed"),
     (RepositoryError("/r", "is no such"), "/r: is no such"),
     (errors.CancelledError("stopped"), "stopped"),
     (ComposefsError("anything"), "anything"),
