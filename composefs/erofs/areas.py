@@ -103,10 +103,7 @@ class XattrTable:
                 counts[xattr] += count
         objects = zip(inodes.shapes, inodes.payloads, strict=True)
         digests = Counter([payload for shape, payload in objects if shape.is_object])
-        for digest in digests if not ondisk.KERNEL_IDS.keys() >= set(map(len, digests)) else ():
-            if len(digest) not in ondisk.KERNEL_IDS:
-                what = f"has a digest of {len(digest)} bytes, wanted 32 or 64"
-                raise UnfitError(inodes.nodes[inodes.payloads.index(digest)], what)
+        self._check_digests(digests)
         self._repeated = {digest for digest, count in digests.items() if count > 1}
         if any(name in _OBJECT_NAMES for name, _ in counts):  # of files that are no plain objects
             self._repeated.update(digest for digest in digests if not counts.keys().isdisjoint(_named(digest)))
@@ -114,6 +111,14 @@ class XattrTable:
             for xattr in _named(digest):
                 counts[xattr] += digests[digest]
         return counts
+
+    def _check_digests(self, digests: Iterable[bytes]) -> None:
+        if ondisk.KERNEL_IDS.keys() >= set(map(len, digests)):
+            return
+        inodes = self._inodes
+        for node, shape, payload in zip(inodes.nodes, inodes.shapes, inodes.payloads, strict=True):
+            if shape.is_object and len(payload) not in ondisk.KERNEL_IDS:
+                raise UnfitError(node, f"has a digest of {len(payload)} bytes, wanted 32 or 64")
 
     def _check(self, xattr: Xattr, xattrs: XattrSet) -> None:
         name, value = xattr

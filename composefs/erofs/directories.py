@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import Inodes, Listing, Shape
+from composefs.erofs.inodes import LINK_COUNT, SIZE, Inodes, Listing, Shape
 
 _TYPE = ondisk.FILE_TYPES[stat.S_IFDIR]
 
@@ -24,8 +24,8 @@ def measure_directories(inodes: Inodes, listings: Sequence[Listing]) -> None:
         blocks = len(starts) - (tail > 0)
         layout = ondisk.LAYOUT_FLAT_INLINE if tail else ondisk.LAYOUT_FLAT_PLAIN
         inodes.shapes[listing.inode] = Shape(_TYPE, layout, tail, blocks)
-        inodes.set_size(listing.inode, ondisk.BLOCK * blocks + tail)
-        inodes.set_link_count(listing.inode, 2 + len(listing.below))
+        inodes.set(SIZE, listing.inode, ondisk.BLOCK * blocks + tail)
+        inodes.set(LINK_COUNT, listing.inode, 2 + len(listing.below))
 
 
 def _divide(listing: Listing) -> tuple[list[int], int]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import Inodes, Listing
+from composefs.erofs.inodes import MODE, Inodes, Listing
 from composefs.erofs.limits import UnfitError
 from composefs.erofs.lister import Lister
 from composefs.erofs.xattrs import XattrSet, ordered
@@ -63,7 +63,7 @@ def adapt_to_overlayfs(lister: Lister, version: int, dialect: Dialect, homes: Ho
     above = set()
     for whiteout in lister.whiteouts:
         node = inodes.nodes[whiteout]
-        inodes.set_mode(whiteout, stat.S_IFREG | node.stat.mode & PERMISSIONS)
+        inodes.set(MODE, whiteout, stat.S_IFREG | node.stat.mode & PERMISSIONS)
         inodes.shapes[whiteout] = replace(inodes.shapes[whiteout], file_type=ondisk.FILE_TYPES[stat.S_IFREG])
         _mark(inodes, whiteout, dict.fromkeys(ondisk.WHITEOUT_XATTRS, b""), dialect)
         if isinstance(node, Leaf) and node in homes:

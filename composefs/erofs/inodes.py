@@ -6,9 +6,11 @@ makes what stands in the image.  With objects in place of columns, writing takes
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from struct import Struct
+from typing import Literal, NamedTuple
 
 from composefs.erofs import ondisk
 from composefs.erofs.xattrs import XattrSet
@@ -22,14 +24,26 @@ assert RECORD.size == 64
 PLACE = Struct("=HIIIII4x")
 PLACE_OFFSET = 38  # bytes from the start of the record
 assert PLACE_OFFSET + PLACE.size == RECORD.size
-_SIZE, _SIZE_OFFSET = Struct("=Q"), 0
-_NARROW, _NARROW_OFFSET = Struct("=4I"), 16  # nanoseconds, uid, gid, link count
-_LINK_COUNT, _LINK_COUNT_OFFSET = Struct("=I"), 28
-_PAYLOAD_SIZE, _PAYLOAD_SIZE_OFFSET = Struct("=I"), 32
-_MODE, _MODE_OFFSET = Struct("=H"), 36
-_POINTER, _POINTER_OFFSET = Struct("=I"), 48
 
 Time = tuple[int, int]  # seconds and nanoseconds
+
+
+class Field(NamedTuple):
+    """A field of the records."""
+
+    code: Literal["H", "I", "Q", "q"]  # of struct
+    offset: int  # bytes from the start of the record
+
+
+SIZE = Field("Q", 0)
+MTIME = Field("q", 8)
+NANOSECONDS = Field("I", 16)
+UID = Field("I", 20)
+GID = Field("I", 24)
+LINK_COUNT = Field("I", 28)
+PAYLOAD_SIZE = Field("I", 32)
+MODE = Field("H", 36)
+POINTER = Field("I", 48)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +64,6 @@ class Inodes:
     Attributes:
         nodes: what they are in the tree, or stubs.
         shapes: what kind of file they are.
-        mtimes: seconds.
         xattrs: but for those that name an object.
         payloads: digest of the object, or data; of a directory only its tail, later.
         records: all else that an inode tells, packed.
@@ -61,7 +74,6 @@ class Inodes:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = []
-        self.mtimes: list[int] = []
         self.xattrs: list[XattrSet] = []
         self.payloads: list[bytes] = []
         self.records = bytearray()
@@ -71,50 +83,24 @@ class Inodes:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def set_size(self, index: int, size: int) -> None:
-        """Set the size, bytes."""
-        _SIZE.pack_into(self.records, index * RECORD.size + _SIZE_OFFSET, size)
+    def get(self, field: Field, inode: int) -> int:
+        """Return what the record of *inode* has in a field."""
+        value: int = struct.unpack_from(field.code, self.records, inode * RECORD.size + field.offset)[0]
+        return value
 
-    def link_count(self, index: int) -> int:
-        """Return the number of links."""
-        count: int = _LINK_COUNT.unpack_from(self.records, index * RECORD.size + _LINK_COUNT_OFFSET)[0]
-        return count
+    def set(self, field: Field, inode: int, value: int) -> None:
+        """Change what the record of *inode* has in a field."""
+        struct.pack_into(field.code, self.records, inode * RECORD.size + field.offset, value)
 
-    def set_link_count(self, index: int, count: int) -> None:
-        """Set the number of links."""
-        _LINK_COUNT.pack_into(self.records, index * RECORD.size + _LINK_COUNT_OFFSET, count)
+    def column(self, field: Field) -> list[int]:
+        """Return what all records have in a field."""
+        view = memoryview(self.records).cast(field.code)
+        return view[field.offset // view.itemsize :: RECORD.size // view.itemsize].tolist()
 
-    def is_narrow(self, index: int, nanoseconds: int) -> bool:
-        """Tell whether a compact inode, whose mtime has *nanoseconds*, has room for the numbers of this one."""
-        start = index * RECORD.size
-        own, uid, gid, count = _NARROW.unpack_from(self.records, start + _NARROW_OFFSET)
-        size = _SIZE.unpack_from(self.records, start + _SIZE_OFFSET)[0]
-        return own == nanoseconds and not ((uid | gid | count) >> 16 or size >> 32)
-
-    def oldest(self, *, is_signed: bool) -> Time:
-        """Return the smallest mtime; if it has no sign, years before 1970 come after all others."""
-        first = min(self.mtimes)
-        if first < 0 and not is_signed:
-            first = min(self.mtimes, key=_unsigned)
-        starts = [index * RECORD.size for index, mtime in enumerate(self.mtimes) if mtime == first]
-        return first, min(_NARROW.unpack_from(self.records, start + _NARROW_OFFSET)[0] for start in starts)
-
-    def set_mode(self, index: int, mode: int) -> None:
-        """Set the mode, with the type."""
-        _MODE.pack_into(self.records, index * RECORD.size + _MODE_OFFSET, mode)
-
-    def set_payload(self, index: int, payload: bytes) -> None:
-        """Set the payload, which is the tail of a directory."""
-        self.payloads[index] = payload
-        _PAYLOAD_SIZE.pack_into(self.records, index * RECORD.size + _PAYLOAD_SIZE_OFFSET, len(payload))
-
-    def set_pointer(self, index: int, pointer: int) -> None:
-        """Set what an inode with data blocks has for them."""
-        _POINTER.pack_into(self.records, index * RECORD.size + _POINTER_OFFSET, pointer)
-
-
-def _unsigned(number: int) -> int:
-    return number & 0xFFFF_FFFF_FFFF_FFFF
+    def set_payload(self, inode: int, payload: bytes) -> None:
+        """Change the payload of *inode*."""
+        self.payloads[inode] = payload
+        self.set(PAYLOAD_SIZE, inode, len(payload))
 
 
 @dataclass(slots=True, eq=False)

@@ -14,10 +14,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import PLACE, PLACE_OFFSET, RECORD, Inodes, Shape, Time
+from composefs.erofs.inodes import (
+    GID,
+    LINK_COUNT,
+    MTIME,
+    NANOSECONDS,
+    PLACE,
+    PLACE_OFFSET,
+    POINTER,
+    RECORD,
+    SIZE,
+    UID,
+    Inodes,
+    Shape,
+    Time,
+)
 
 _BLOCK, _SLOT = ondisk.BLOCK, ondisk.SLOT
 _COMPACT_SIZE, _EXTENDED_SIZE = ondisk.COMPACT_INODE.size, ondisk.EXTENDED_INODE.size
+_U64 = 0xFFFF_FFFF_FFFF_FFFF
 _EXTENDED = ondisk.FORMAT_EXTENDED
 _LINK = ondisk.FILE_TYPES[stat.S_IFLNK]
 
@@ -36,15 +51,15 @@ def place_inodes(inodes: Inodes, order: Sequence[int], area_sizes: Sequence[int]
         The end of the last inode, bytes from the start of the image.
     """
     fit = _fit1 if epoch == 1 else _fit2
-    seconds, nanoseconds = oldest if epoch == 1 else (None, 0)
-    records, shapes, areas, mtimes = inodes.records, inodes.shapes, inodes.areas, inodes.mtimes
+    compact = _find_compact(inodes, oldest) if epoch == 1 else [False] * len(order)
+    records, shapes, areas = inodes.records, inodes.shapes, inodes.areas
     inodes.nids = nids = [0] * len(order)
     pack, record_size = PLACE.pack_into, RECORD.size
     position = ondisk.INODES_OFFSET
     for number, index in enumerate(order):
         shape, area = shapes[index], areas[index]
         extended, start = _EXTENDED, _EXTENDED_SIZE
-        if mtimes[index] == seconds and inodes.is_narrow(index, nanoseconds):
+        if compact[index]:
             extended, start = 0, _COMPACT_SIZE
         start += area_sizes[area]
         if position % _BLOCK + start + shape.tail_size >= _BLOCK:  # else it stays within one block
@@ -57,6 +72,26 @@ def place_inodes(inodes: Inodes, order: Sequence[int], area_sizes: Sequence[int]
         position += start + tail
         position += -position % _SLOT
     return position
+
+
+def find_oldest(inodes: Inodes, *, is_signed: bool) -> Time:
+    """Return the smallest mtime of the inodes; without a sign, what is before 1970 comes after all else."""
+    seconds = inodes.column(MTIME)
+    first = min(seconds)
+    if first < 0 and not is_signed:
+        first = min(seconds, key=lambda mtime: mtime & _U64)
+    times = zip(seconds, inodes.column(NANOSECONDS), strict=True)
+    return first, min([nanoseconds for mtime, nanoseconds in times if mtime == first])
+
+
+def _find_compact(inodes: Inodes, oldest: Time) -> list[bool]:
+    """Tell of each inode whether it is compact: it has the oldest mtime, and its other numbers are small."""
+    fields = (MTIME, NANOSECONDS, UID, GID, LINK_COUNT, SIZE)
+    columns = zip(*map(inodes.column, fields), strict=True)
+    return [
+        (mtime, nanoseconds) == oldest and not ((uid | gid | count) >> 16 or size >> 32)
+        for mtime, nanoseconds, uid, gid, count, size in columns
+    ]
 
 
 def place_blocks(inodes: Inodes, order: Sequence[int], first: int) -> tuple[dict[int, int], int]:
@@ -73,7 +108,7 @@ def place_blocks(inodes: Inodes, order: Sequence[int], first: int) -> tuple[dict
             blocks[index] = block
             # Where addresses of chunks have a block, the lower half of its number is lost.
             is_chunked = shape.layout == ondisk.LAYOUT_CHUNKED
-            inodes.set_pointer(index, block & 0xFFFF0000 | shape.pointer if is_chunked else block)
+            inodes.set(POINTER, index, block & 0xFFFF0000 | shape.pointer if is_chunked else block)
             block += shape.block_count
     return blocks, block
 

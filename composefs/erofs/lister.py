@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import RECORD, Inodes, Listing, Shape
+from composefs.erofs.inodes import LINK_COUNT, RECORD, Inodes, Listing, Shape
 from composefs.erofs.limits import UnfitError, check_names, check_node
 from composefs.erofs.xattrs import NO_XATTR_SET, XattrSets, external_xattrs
 from composefs.tree import (
@@ -89,13 +89,12 @@ class Lister:
                 content = node.content
                 if isinstance(content, Object) and content.size in _USUAL_SIZES:
                     size = content.size
-                    shape = object_shapes[(size - 1).bit_length()]
-                    inode = self._add(node, stat.S_IFREG, size, content.digest, shape)
+                    inode = self._add(node, stat.S_IFREG, size, content.digest, object_shapes[(size - 1).bit_length()])
                 else:
                     inode = self._add_other(node, content, name, listing)
                 if node.link_count is not None:
                     self._check(node)
-                    self.inodes.set_link_count(inode, node.link_count)
+                    self.inodes.set(LINK_COUNT, inode, node.link_count)
                 leaves[node] = inode
                 homes.append(home)
             else:
@@ -147,7 +146,7 @@ class Lister:
             raise UnfitError(leaf, "is a whiteout with several names, which no image can hold")
         self.linked.add(inode)
         if leaf.link_count is None:
-            self.inodes.set_link_count(inode, self.inodes.link_count(inode) + 1)
+            self.inodes.set(LINK_COUNT, inode, self.inodes.get(LINK_COUNT, inode) + 1)
 
     def _add_other(self, leaf: Leaf, content: Content, name: bytes, listing: Listing) -> int:
         """Make the inode of a leaf that is no object of usual size."""
@@ -201,7 +200,6 @@ class Lister:
         )
         inodes.nodes.append(node)
         inodes.shapes.append(shape)
-        inodes.mtimes.append(mtime)
         inodes.xattrs.append(self._sets.of_tree(xattrs) if xattrs else NO_XATTR_SET)
         inodes.payloads.append(payload)
         return len(inodes.nodes) - 1

@@ -8,19 +8,18 @@ Source: the kernel's fs/erofs/erofs_fs.h; doc/erofs.md of composefs-rs.
 
 from __future__ import annotations
 
-import gc
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from composefs import _native
+from composefs.collector import paused_collector
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.areas import XattrTable
 from composefs.erofs.directories import measure_directories, pack_directories
 from composefs.erofs.epoch1 import Homes, adapt_to_overlayfs, breadth_first
 from composefs.erofs.inodes import Inodes, Listing, Time
-from composefs.erofs.layout import place_blocks, place_inodes
+from composefs.erofs.layout import find_oldest, place_blocks, place_inodes
 from composefs.erofs.limits import UnfitError
 from composefs.erofs.lister import Lister
 from composefs.errors import TreeError, UsageError
@@ -53,7 +52,7 @@ def write_image(
     """
     if version not in VERSIONS or (version == 2 and dialect is Dialect.C):
         raise UsageError(f"no image has version {version} in the dialect {dialect.value}")
-    with _no_garbage_collection():
+    with paused_collector():
         return _write(root, version, dialect, homes)
 
 
@@ -64,7 +63,7 @@ def _write(root: Directory, version: int, dialect: Dialect, homes: Homes) -> byt
         table = XattrTable(inodes, epoch, dialect)
     except UnfitError as error:
         raise TreeError(_path_of(root, error), error.what) from None
-    oldest = inodes.oldest(is_signed=dialect is Dialect.C) if epoch == 1 else (0, 0)
+    oldest = find_oldest(inodes, is_signed=dialect is Dialect.C) if epoch == 1 else (0, 0)
     measure_directories(inodes, listings)
     end = place_inodes(inodes, order, [len(area.data) for area in table.areas], epoch, oldest)
     blocks, blocks_end = place_blocks(inodes, order, -(-(end + len(table.shared)) // _BLOCK))
@@ -91,18 +90,6 @@ def _list_inodes(
     order = breadth_first(lister, homes)
     adapt_to_overlayfs(lister, version, dialect, homes)
     return lister.inodes, lister.listings, order
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep the cyclic garbage collector from looking, again and again, at a tree that is all in use."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def has_whiteout(root: Directory) -> bool:

@@ -310,6 +310,15 @@ _UNLIKE = [
         ),
     ),
     Case(
+        "inline-blocks",
+        [_ROOT, *(f"/f{n} {n} 100644 1 0 0 0 1.0 - {'c' * n} -" for n in (2047, 2048, 2049, 4095, 4096, 4097, 5000))],
+        (),
+        (
+            "4867bc50b3b8ee02c780d53e83786dde6999ed9f06e2817a58a56a17c832d1f2",
+            "e69b3bf752f141b6bb699606bc64cd4733d3b76da6fadb98d2b23ec63b0b4f31",
+        ),
+    ),
+    Case(
         "linked-whiteout",
         [
             _ROOT,

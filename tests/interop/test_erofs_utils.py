@@ -10,7 +10,13 @@ from composefs.erofs.writer import write_image
 from tests.golden import dumps, erofs_ids, vectors
 from tests.tools import require_tool
 
-SWEEPS = {"random": 1, "directory-sizes": 5, "symlink-blocks": 6, "xattr-sizes": 5, "inline-tails": 16}
+SWEEPS = {
+    "random": 2,
+    "directory-sizes": 9,
+    "symlink-blocks": 12,
+    "xattr-sizes": 10,
+    "inline-tails": 30,
+}  # every how manyth
 # fsck.erofs 1.5 takes a chunk of 8 TiB for damage, and V2 has no others.
 HUGE_IN_V2 = {"chunks"}
 

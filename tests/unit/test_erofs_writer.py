@@ -11,7 +11,7 @@ from composefs.erofs import ondisk
 from composefs.erofs.load import load_tree
 from composefs.erofs.reader import ErofsReader
 from composefs.erofs.writer import has_whiteout, write_image
-from composefs.erofs.xattrs import NameEncoder, xxh32
+from composefs.erofs.xattrs import NO_XATTR_SET, NameEncoder, XattrSets, xxh32
 from composefs.errors import TreeError, UsageError
 from composefs.tree import Backed, Directory, Inline, Leaf, Object, Special, Stat, Symlink, object_path
 
@@ -324,6 +324,17 @@ def test_directory_of_many_entries():
 def test_filter_bits(name, epoch, bit):
     """The bit of a name in the filter is that of the images of both programs."""
     assert NameEncoder(epoch).encode(name).filter_bit == 1 << bit
+
+
+def test_equal_xattrs_are_one_set():
+    """Whether one mapping has them, or several do."""
+    xattrs = {b"user.a": b"x", b"trusted.overlay.b": b"y"}
+    for epoch in (1, 2):
+        sets = XattrSets(epoch)
+        found = sets.of_tree(xattrs)
+        assert found is sets.of_tree(xattrs) is sets.of_tree(dict(sorted(xattrs.items())))
+        assert found.pairs == ((b"trusted.overlay.overlay.b", b"y"), (b"user.a", b"x"))
+        assert sets.of_tree({}) is NO_XATTR_SET
 
 
 def test_prefixes():
