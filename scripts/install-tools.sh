@@ -11,6 +11,8 @@ fsverity                   fsverity
 skopeo                     skopeo
 umoci                      umoci
 mkfs.ext4                  e2fsprogs
+mkfs.xfs                   xfsprogs
+mkfs.btrfs                 btrfs-progs
 fsck.erofs                 erofs-utils
 zsh                        zsh
 fish                       fish

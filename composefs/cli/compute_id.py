@@ -6,6 +6,7 @@ import argparse
 import json
 
 from composefs.cli import scanning
+from composefs.cli.transforms import add_transforms
 
 EXAMPLES = """\
 examples:
@@ -23,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = EXAMPLES
     scanning.add_directory(parser)
-    scanning.add_transforms(parser)
+    add_transforms(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 

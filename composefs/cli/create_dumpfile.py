@@ -6,12 +6,13 @@ import argparse
 
 from composefs.cli import options, scanning
 from composefs.cli.output import write_bytes
+from composefs.cli.transforms import add_transforms
 from composefs.dumpfile import format_dump
 
 EXAMPLES = """\
 examples:
   composefs create-dumpfile /mnt/rootfs > rootfs.dump
-  composefs create-dumpfile --no-propagate-usr-to-root . | mkcomposefs --from-file - image.cfs"""
+  composefs --hash sha256 create-dumpfile . | mkcomposefs --from-file - x.cfs"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = EXAMPLES
     scanning.add_directory(parser)
-    scanning.add_transforms(parser)
+    add_transforms(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import json
 
 from composefs.boot import transform_for_boot
 from composefs.cli import options, scanning
+from composefs.cli.transforms import add_transforms
 from composefs.digest import Digest
 from composefs.erofs.writer import write_image
 from composefs.repository import Repository
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     scanning.add_directory(parser)
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to call it: the ref is images/refs/NAME")
-    scanning.add_transforms(parser)
+    add_transforms(parser)
     parser.add_argument(
         "--sharing",
         metavar="WHAT",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gc
 
 from composefs.boot import transform_for_boot_from_directory
 from composefs.cli import options
+from composefs.cli.transforms import add_untransformed
+from composefs.collector import paused_collector
 from composefs.digest import Algorithm, Digest
 from composefs.erofs.writer import write_image
 from composefs.errors import NotFoundError, UsageError
@@ -16,34 +17,16 @@ from composefs.transform import XattrFilter, transform_for_oci
 from composefs.tree import Directory
 from composefs.verity import compute_digest
 
+NO_ROOT_REMEDY = "for what is no root file system there is --no-propagate-usr-to-root"
 EROFS_VERSION = 1  # of an image that is only computed, whatever a repository is set to
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add what all of them have."""
     parser.add_argument("path", metavar="PATH", help="the directory: a root file system")
-    parser.add_argument(
-        "--no-propagate-usr-to-root",
-        action="store_true",
-        help="take the directory as it is: metadata of the root, /run and all extended attributes stay",
-    )
+    add_untransformed(parser)
     parser.add_argument(
         "--workers", type=options.positive, metavar="N", help="threads that hash files (default: one for each CPU)"
-    )
-
-
-def add_transforms(parser: argparse.ArgumentParser) -> None:
-    """Add what there is to choose for an image that need not be bootable."""
-    parser.add_argument(
-        "--bootable", action="store_true", help="make it bootable: empty /boot and /sysroot, label for SELinux"
-    )
-    parser.add_argument(
-        "--xattrs",
-        metavar="MODE",
-        choices=[mode.value for mode in XattrFilter],
-        default=XattrFilter.ALLOWLIST_ONLY.value,
-        help="which extended attributes stay: allowlist-only (the default: security.capability) or keep-user-xattrs "
-        "(user.* too); not with --no-propagate-usr-to-root",
     )
 
 
@@ -56,8 +39,8 @@ def read_directory(
     """Return the tree of the directory, as the image of a container has it, but not yet bootable."""
     if not arguments.path:
         raise UsageError("PATH is empty")
-    gc.disable()  # a tree of 240,000 nodes has no cycles, and each search for some takes longer than the one before
-    root = scan_directory(arguments.path, algorithm, store=store, sharing=sharing, workers=arguments.workers)
+    with paused_collector():
+        root = scan_directory(arguments.path, algorithm, store=store, sharing=sharing, workers=arguments.workers)
     if not arguments.no_propagate_usr_to_root:
         try:
             transform_for_oci(root, XattrFilter(arguments.xattrs))

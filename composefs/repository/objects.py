@@ -160,6 +160,8 @@ class ObjectStore:
         """
         if (stored := self._reflinked(fd)) is not None:
             return stored
+        if not self._is_near(fd):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         digest = _native.verity_digest_fd(self._kernel_id, fd, self._digest_size)
         staging = _Staging(self, os.dup(fd), None)  # of what has a name already
         try:
@@ -238,8 +240,8 @@ class ObjectStore:
         after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             return None
-        if after.st_dev != os.fstat(self._directory(make=True)).st_dev:
-            return None  # nor does it tell whether our file system has fs-verity
+        if not self._is_near(fd):
+            return None
         staging = _Staging(self, os.dup(fd), None)  # of what has a name already
         try:
             return digest, self._settle(digest, after.st_size, staging)
@@ -251,6 +253,10 @@ class ObjectStore:
             return None
         finally:
             staging.close()
+
+    def _is_near(self, fd: int) -> bool:
+        """Tell whether the file *fd* is on our file system; another one would not tell whether ours has fs-verity."""
+        return os.fstat(fd).st_dev == os.fstat(self._directory(make=True)).st_dev
 
     def _settle(self, digest: bytes, size: int, staging: _Staging) -> bool:
         """Publish *staging*, which holds the object *digest*, unless it exists; return whether it did not."""

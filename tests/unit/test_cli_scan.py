@@ -1,5 +1,6 @@
 """`create-image`, `compute-id`, `compute-karg`, `create-dumpfile`: what they print and make, and how they fail."""
 
+import contextlib
 import json
 import os
 import pty
@@ -375,8 +376,9 @@ def test_read_only_repository(root, small_disk, call):
 
 
 @pytest.mark.parametrize("command", ["compute-id", "create-image"])
-def test_interrupt(root, repository, tmp_path, command):
-    """Ctrl-C while a large file is read ends the command within moments, in one line, and nothing stays."""
+@pytest.mark.parametrize(("signum", "what"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_interrupt(root, repository, tmp_path, command, signum, what):
+    """Ctrl-C or SIGTERM while a large file is read ends the command within moments, in one line, and nothing stays."""
     with (root / "usr/large").open("wb") as file:
         file.truncate(1 << 40)
     for number in range(50):
@@ -387,20 +389,21 @@ def test_interrupt(root, repository, tmp_path, command):
     )
     link = f"{root}/usr/large"
     assert commands.wait_until(lambda: link in open_files(process.pid), 30)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, err = process.communicate(timeout=20)
 
     assert process.returncode == 1
-    assert err == "composefs: interrupted; what was stored is kept for the next run\n"
+    assert err == f"composefs: {what}; what was stored is kept for the next run\n"
     assert commands.session_members(process.pid) == []
     assert [path for path in repository.rglob("*") if "tmp" in path.name] == []
 
 
 def open_files(pid):
-    try:
-        return [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    except FileNotFoundError:  # one was closed meanwhile
-        return []
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def test_reader_that_leaves(root, tmp_path):
