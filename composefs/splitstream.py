@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import BinaryIO, NamedTuple
@@ -221,25 +222,12 @@ class SplitstreamReader:
         Raises:
             FormatError: the chunks are cut, or refer to nothing.
         """
+        return iter(self.open_chunks().next, None)
+
+    def open_chunks(self) -> Chunks:
+        """Return the merged content as `Chunks`, which give more of a hand than an iterator."""
         source = _Decompressed(_FileRange(self._file, *self._section), f"{self._source}, chunks")
-        objects, count = self.object_refs, len(self.object_refs)
-        while head := source.read(_CHUNK.size):
-            if len(head) < _CHUNK.size:
-                raise FormatError(self._source, source.offset, "chunks end inside a chunk header")
-            (number,) = _CHUNK.unpack(head)
-            if number >= count:
-                what = f"chunk refers to object {number} of {count}"
-                raise FormatError(self._source, source.offset, what)
-            if number >= 0:
-                yield External(objects[number])
-                continue
-            while number:
-                piece = source.take(-number)
-                if not piece:
-                    what = f"{-number} bytes of inline data are missing"
-                    raise FormatError(f"{self._source}, chunks", source.offset, what)
-                number += len(piece)
-                yield Inline(piece)
+        return Chunks(source, self.object_refs, self._source)
 
     def merged(self, open_object: Callable[[Digest], BinaryIO]) -> Iterator[bytes | memoryview]:
         """Yield the merged content in pieces; *open_object* opens the objects it refers to."""
@@ -313,12 +301,68 @@ class SplitstreamReader:
         return found
 
 
+class Chunks:
+    """The merged content of a splitstream, chunk by chunk; errors are those of `SplitstreamReader.chunks`.
+
+    Args:
+        source: the decompressed chunks.
+        objects: that they refer to.
+        label: what messages call the splitstream.
+    """
+
+    def __init__(self, source: _Decompressed, objects: DigestTable, label: str) -> None:
+        self._source, self.objects, self._label = source, objects, label
+        self.inline_left = 0  # bytes of the inline chunk still to come
+
+    def next(self, size: int = sys.maxsize) -> Inline | External | None:
+        """Return the next chunk, of an inline one a piece of at most *size* bytes; None at the end."""
+        source = self._source
+        if not self.inline_left:
+            head = source.read(_CHUNK.size)
+            if not head:
+                return None
+            if len(head) < _CHUNK.size:
+                raise FormatError(self._label, source.offset, "chunks end inside a chunk header")
+            (number,) = _CHUNK.unpack(head)
+            if number >= 0:
+                if number >= len(self.objects):
+                    what = f"chunk refers to object {number} of {len(self.objects)}"
+                    raise FormatError(self._label, source.offset, what)
+                return External(self.objects[number])
+            self.inline_left = -number
+        piece = source.take(min(self.inline_left, size))
+        if not piece:
+            what = f"{self.inline_left} bytes of inline data are missing"
+            raise FormatError(f"{self._label}, chunks", source.offset, what)
+        self.inline_left -= len(piece)
+        return Inline(piece)
+
+    def ahead(self) -> memoryview:
+        """Return what was decompressed of what comes: first *inline_left* bytes, then chunks with their headers."""
+        return self._source.ahead()
+
+    def skip(self, size: int, inline_left: int) -> None:
+        """Go over *size* bytes of `ahead`, to where *inline_left* bytes of an inline chunk are still to come."""
+        self._source.take(size)
+        self.inline_left = inline_left
+
+
 class DigestTable(Sequence[Digest]):
     """Digests back to back, as a sequence."""
 
     def __init__(self, algorithm: Algorithm, data: bytes) -> None:
         self._algorithm = algorithm
         self.data = data
+
+    @property
+    def digest_size(self) -> int:
+        """Bytes of a digest."""
+        return self._algorithm.digest_size
+
+    def raw(self) -> set[bytes]:
+        """Return the different digests among them, as bytes."""
+        size = self.digest_size
+        return {self.data[start : start + size] for start in range(0, len(self.data), size)}
 
     def __len__(self) -> int:
         return len(self.data) // self._algorithm.digest_size
@@ -362,6 +406,10 @@ class _Decompressed:
     def offset(self) -> int:
         """Where the next byte is, from the start of the contents."""
         return self._start + self._position
+
+    def ahead(self) -> memoryview:
+        """Return what was decompressed of the bytes that come next."""
+        return self._slot[self._position :]
 
     def read(self, size: int) -> bytes:
         """Return *size* bytes, or what there is before the end."""

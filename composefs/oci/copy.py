@@ -21,7 +21,7 @@ from composefs.oci.layer import LayerResult, Stats
 from composefs.oci.layout import Image
 from composefs.oci.manifest import Descriptor
 from composefs.oci.merge import OrderedMerger
-from composefs.oci.names import config_name, find_layer, layer_name, name_image
+from composefs.oci.names import config_name, find_layers, layer_name, name_image
 from composefs.oci.pool import run_jobs
 from composefs.oci.progress import Board, Event
 from composefs.oci.read import stored_layer
@@ -123,8 +123,7 @@ class _Layers:
     def __init__(self, target: Repository, image: Image) -> None:
         self._target = target
         self._content_types = _content_types(image)
-        found = {diff_id: find_layer(target, diff_id, kind) for diff_id, kind in self._content_types.items()}
-        self.streams = {diff_id: stream for diff_id, stream in found.items() if stream is not None}
+        self.streams = find_layers(target, self._content_types)
         self.copied: set[str] = set()
         self.stats = Stats()
 

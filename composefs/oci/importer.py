@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.index import LayerIndex
 from composefs.oci.layer import LayerJob, LayerResult, Stats
 from composefs.oci.layout import Image, OciLayout, parse_reference
-from composefs.oci.manifest import Compression, Platform
+from composefs.oci.manifest import Compression, Descriptor, Platform
 from composefs.oci.merge import OrderedMerger
-from composefs.oci.names import find_layer, name_image
+from composefs.oci.names import find_layers, name_image
 from composefs.oci.pool import run_jobs
 from composefs.oci.progress import (
     Board,
@@ -135,7 +135,7 @@ def import_image(
     if expected_digest is not None and not image.manifest.is_container:
         raise UsageError(f"{reference} is an artifact, of which no image for booting is made")
     request = ErofsRequest.of(repository, erofs_version, bootable=bootable, expected=expected_digest)
-    plans = list(_plan(repository, image))
+    plans = _plan(repository, image)
     listener(_started(reference, image, plans))
     for plan in plans:
         if plan.present is not None:
@@ -187,13 +187,13 @@ def find_image(reference: str, platform: Platform | None = None) -> tuple[OciLay
     return layout, layout.image(tag, platform)
 
 
-def _plan(repository: Repository, image: Image) -> Iterator[_Plan]:
-    """Yield the distinct layers of *image*, in its order."""
-    seen: set[str] = set()
+def _plan(repository: Repository, image: Image) -> list[_Plan]:
+    """Return the distinct layers of *image*, in its order."""
+    layers: dict[str, tuple[int, Descriptor]] = {}
     for index, (descriptor, diff_id) in enumerate(zip(image.manifest.layers, image.diff_ids, strict=True)):
-        if diff_id in seen:
-            continue
-        seen.add(diff_id)
+        layers.setdefault(diff_id, (index, descriptor))
+    content_types = {}
+    for diff_id, (_, descriptor) in layers.items():
         compression = descriptor.compression
         if compression is None and image.manifest.is_container:
             what = f"media type {descriptor.media_type!r} is not one of a layer"
@@ -202,9 +202,12 @@ def _plan(repository: Repository, image: Image) -> Iterator[_Plan]:
             # An archive among an artifact's blobs is named by the digest of the blob, which only a plain one has.
             what = f"an artifact's archive of type {descriptor.media_type!r} has no digest of its contents"
             raise FormatError(f"layer {descriptor.digest}", 0, what)
-        content_type = ContentType.BLOB if compression is None else ContentType.LAYER
-        present = find_layer(repository, diff_id, content_type)
-        yield _Plan(index, descriptor.digest, diff_id, descriptor.size, compression, present)
+        content_types[diff_id] = ContentType.BLOB if compression is None else ContentType.LAYER
+    present = find_layers(repository, content_types)
+    return [
+        _Plan(index, descriptor.digest, diff_id, descriptor.size, descriptor.compression, present.get(diff_id))
+        for diff_id, (index, descriptor) in layers.items()
+    ]
 
 
 def _started(reference: str, image: Image, plans: Sequence[_Plan]) -> ImportStarted:

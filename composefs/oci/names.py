@@ -38,21 +38,32 @@ def manifest_name(digest: str) -> str:
     return f"oci-manifest-{digest}"
 
 
-def find_layer(repository: Repository, diff_id: str, content_type: bytes) -> Digest | None:
-    """Return the stream of a layer that is there whole: itself proved, and every object it refers to existing.
+def find_layers(repository: Repository, content_types: Mapping[str, bytes]) -> dict[str, Digest]:
+    """Return the streams by diff_id of those layers that are there whole: proved, and every object existing.
 
     What a named stream refers to was flushed before the name was made, so contents need no second look; but a garbage
     collection that was cut short may have left a name without all of its objects.
     """
-    name = layer_name(diff_id)
-    try:
-        digest = repository.streams.find(name)
-        if digest is None:
-            return None
-        with repository.streams.open_object(digest, name, content_type) as stream:
-            return digest if repository.objects.missing(stream.reader.object_refs) is None else None
-    except ComposefsError:
-        return None  # broken: it is imported again, and replaced
+    streams: dict[str, Digest] = {}
+    objects: dict[str, set[bytes]] = {}
+    for diff_id, content_type in content_types.items():
+        name = layer_name(diff_id)
+        try:
+            digest = repository.streams.find(name)
+            if digest is None:
+                continue
+            with repository.streams.open_object(digest, name, content_type) as stream:
+                objects[diff_id] = stream.reader.object_refs.raw()
+            streams[diff_id] = digest
+        except ComposefsError:
+            continue  # broken: it is imported again, and replaced
+    missing = repository.objects.missing(set().union(*objects.values()))
+    return {diff_id: digest for diff_id, digest in streams.items() if missing.isdisjoint(objects[diff_id])}
+
+
+def find_layer(repository: Repository, diff_id: str, content_type: bytes) -> Digest | None:
+    """Return the stream of one layer, as `find_layers` does, or None."""
+    return find_layers(repository, {diff_id: content_type}).get(diff_id)
 
 
 def name_image(
@@ -79,6 +90,19 @@ def name_image(
     Returns:
         The manifest's stream.
     """
+    with repository.naming():
+        return _name_image(repository, image, layers, imported, images, tag, before_sync)
+
+
+def _name_image(
+    repository: Repository,
+    image: Image,
+    layers: Mapping[str, Digest],
+    imported: Collection[str],
+    images: Sequence[ErofsImage],
+    tag: str | None,
+    before_sync: Callable[[], None],
+) -> Digest:
     streams = repository.streams
     refs = {diff_id: layers[diff_id] for diff_id in image.diff_ids}
     names = {layer_name(diff_id): digest for diff_id, digest in refs.items() if diff_id in imported}
@@ -88,7 +112,7 @@ def name_image(
     recorded = slots.recorded(images)
     config, old_refs = _find_json(repository, config_key, ContentType.CONFIG, refs | recorded, image.config_bytes)
     others = {key: digest for key, digest in old_refs.items() if key not in refs and key not in recorded}
-    kept = {key: digest for key, digest in others.items() if repository.objects.missing([digest]) is None}
+    kept = {key: digest for key, digest in others.items() if repository.objects.exists(digest)}
     if config is None or kept != others:
         # Images of earlier imports stay referred to: they are made of the same layers.
         recorded |= kept

@@ -23,7 +23,8 @@ from composefs.errors import NotFoundError, RepositoryError
 from composefs.repository import create, meta
 from composefs.repository.images import ImageStore
 from composefs.repository.meta import Meta
-from composefs.repository.objects import ObjectStore
+from composefs.repository.objects import DIRECTORY as OBJECTS
+from composefs.repository.objects import ObjectStore, make_directory
 from composefs.repository.streams import StreamStore
 
 __all__ = ["SYSTEM_PATH", "Repository", "user_path"]
@@ -175,6 +176,21 @@ class Repository:
             yield
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Hold the lock of those who look at what has a name, and put something else in its place that includes it.
+
+        Without it, two of them that do so at the same time would lose what the other one adds.  Waits for them;
+        whoever only reads or stores objects does not mind.
+        """
+        make_directory(OBJECTS, self._fd)
+        fd = os.open(OBJECTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)  # a lock for each call
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def sync(self) -> None:
         """Wait until all that was written is on disk; names of streams come after this."""

@@ -59,7 +59,7 @@ class ImageStore:
         text = refs.read(self._repository_fd, where, self._path)
         if text is None or refs.object_of(text, self._algorithm, f"{self._path}/{where}") != digest:
             return False
-        return self._objects.missing([digest]) is None
+        return self._objects.exists(digest)
 
     def resolve(self, name: str) -> Digest:
         """Return the image that *name* stands for: hexadecimal digits, `refs/NAME`, or a bare ref.

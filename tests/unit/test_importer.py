@@ -275,7 +275,7 @@ def test_interrupted_garbage_collection(repository, tmp_path, kind, lost):
     again = composefs.import_image(repository, str(layout), workers=1)
 
     assert names(repository) == before
-    assert repository.objects.missing([stream, content]) is None
+    assert repository.objects.missing({stream.raw, content.raw}) == set()
     statuses = [summary.status for summary in again.layers]
     assert statuses == ["imported" if kind == "layer" else "present", "present"]
     body(repository, f"oci-{kind}-{digest}")
@@ -589,6 +589,14 @@ def test_interrupt(running, tmp_path):
     os.killpg(running.pid, signal.SIGINT)
 
     check_stopped(running, tmp_path / "repository", ": interrupted; what was stored is kept")
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_terminated(running, tmp_path, send):
+    """SIGTERM, which a service manager sends to one process or to all, ends them in as good order."""
+    send(running.pid, signal.SIGTERM)
+
+    check_stopped(running, tmp_path / "repository", ": terminated; what was stored is kept")
 
 
 def test_interrupt_twice(running, tmp_path):

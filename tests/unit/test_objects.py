@@ -109,8 +109,22 @@ def test_nothing_is_made_for_reading(store, path):
     with pytest.raises(NotFoundError):
         store.open(digest_of(DATA))
 
-    assert store.missing([digest_of(DATA)]) == digest_of(DATA)
+    assert not store.exists(digest_of(DATA))
+    assert store.missing({digest_of(DATA).raw}) == {digest_of(DATA).raw}
     assert not (path / "objects").exists()
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 500])
+def test_missing(count, store, path):
+    """Those that are missing are found among those that are there, whether few or many of a directory are asked for."""
+    there = {bytes([first]) + number.to_bytes(31, "big") for first in (0, 7) for number in range(count)}
+    absent = {raw[:1] + b"\x01" + raw[2:] for raw in there} | {b"\xfe" + bytes(31)}
+    for raw in there:
+        (path / "objects" / raw[:1].hex()).mkdir(parents=True, exist_ok=True)
+        (path / "objects" / raw[:1].hex() / raw[1:].hex()).touch()
+
+    assert store.missing(there) == set()
+    assert store.missing(there | absent) == absent
 
 
 @pytest.mark.parametrize("wrong", [b"", DATA[:-1], DATA[:-1] + b"!", bytes(len(DATA)), DATA + b"more"])

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import tarfile
+import threading
 
 import pytest
 
@@ -256,6 +257,33 @@ def test_order_of_references(repository, layout):
     assert order == [*layers, V2, V1, "composefs.image.boot", "composefs.image.boot.v1"]
 
 
+def test_two_at_once(repository, layout):
+    """Imports of one image at the same time lose none of the images that another one makes."""
+    results = []
+
+    def import_other():
+        with composefs.Repository.open(repository.path) as other:
+            results.append(imported(other, layout, erofs_version=2))
+
+    thread = threading.Thread(target=import_other)
+
+    def listen(event):
+        if isinstance(event, progress.Syncing):  # config and manifest are stored, and have no names
+            thread.start()
+            thread.join(0.5)  # without a lock it would be done by then
+
+    first = imported(repository, layout, bootable=True, progress=listen)
+    thread.join()
+
+    plain, boot = first.images
+    refs_ = config_refs(repository, first)
+    assert refs_ == {V2: results[0].image, V1: plain.digest, "composefs.image.boot.v1": boot.digest}
+    with repository.streams.open(f"oci-manifest-{first.manifest}") as stream:
+        assert stream.reader.named_refs[f"config:{first.config}"] == repository.streams.find(
+            f"oci-config-{first.config}"
+        )
+
+
 @pytest.fixture
 def layout_with_xattrs(tmp_path):
     """A layout of one layer that has an extended attribute which only one of the modes keeps."""
@@ -446,8 +474,9 @@ def test_missing_stream(repository, layout, monkeypatch):
     result = imported(repository, layout)
     os.unlink(f"{repository.path}/objects/{result.layers[0].stream.object_path}")
     monkeypatch.setattr(erofs, "_recorded_refs", lambda *_: {})
+    streams = repository.streams
     monkeypatch.setattr(
-        importer, "find_layer", lambda _, diff_id, __: repository.streams.find(names.layer_name(diff_id))
+        importer, "find_layers", lambda _, layers: {each: streams.find(names.layer_name(each)) for each in layers}
     )
 
     with pytest.raises(NotFoundError, match=f"no object {result.layers[0].stream}, the stream of layer sha256:"):
