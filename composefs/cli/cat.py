@@ -6,6 +6,7 @@ import argparse
 
 from composefs.cli import options
 from composefs.cli.output import write_bytes
+from composefs.errors import UsageError
 
 EXAMPLES = """\
 examples:
@@ -22,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write it."""
+    if not arguments.stream:
+        raise UsageError("STREAM is empty")
     with options.open_repository(arguments) as repository, repository.streams.open(arguments.stream) as stream:
         write_bytes(stream.merged())
     return 0

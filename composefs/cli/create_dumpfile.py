@@ -12,7 +12,7 @@ from composefs.dumpfile import format_dump
 EXAMPLES = """\
 examples:
   composefs create-dumpfile /mnt/rootfs > rootfs.dump
-  composefs --hash sha256 create-dumpfile . | mkcomposefs --from-file - x.cfs"""
+  composefs --hash sha256 create-dumpfile d | mkcomposefs --from-file - d.cfs"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from functools import partial
 
 from composefs.cli import options
@@ -23,7 +24,7 @@ _WIDTH_MIN = 40  # columns
 
 EXAMPLES = """\
 examples:
-  composefs diff os dir:/mnt/rootfs     # why is this id not that of the build?
+  composefs diff os dir:/mnt/rootfs   # why is this id not that of the build?
   composefs diff --bootable tag:os refs/os-for-booting
   composefs diff --all build.dump install.dump
   composefs diff --json tag:old tag:new | jq -r '.explanations[].sentence'
@@ -72,17 +73,32 @@ def _compare(arguments: argparse.Namespace) -> int:
     with load_all(arguments, [arguments.a, arguments.b], transforms) as (a, b):
         has_layers = bool(a.layers or b.layers)
         comparison = compare(a.root, b.root, layer_of=partial(_layer_of, a, b) if has_layers else None)
+    encoding = _other_encoding(a, b) if comparison.equal else None
     grouped = groups(comparison)
     explanations = [] if arguments.no_explain else explain(a.root, b.root, comparison=comparison)
     if arguments.json:
-        print(json.dumps({"a": _as_json(a), "b": _as_json(b)} | as_json(comparison, grouped, explanations), indent=2))
+        value = {"a": _as_json(a), "b": _as_json(b)} | as_json(comparison, grouped, explanations)
+        value["equal"] = comparison.equal and encoding is None
+        sys.stdout.writelines(json.JSONEncoder(indent=2).iterencode(value))  # of large images it is large, too
+        print()
     else:
         width = max(shutil.get_terminal_size().columns, _WIDTH_MIN)
         print(f"a: {_told(a)}")
         print(f"b: {_told(b)}")
         for line in render(comparison, grouped, explanations, limit=arguments.limit, width=width):
             print(line)
-    return _EQUAL if comparison.equal else _DIFFERENT
+        if encoding is not None:
+            print(encoding)
+    return _EQUAL if comparison.equal and encoding is None else _DIFFERENT
+
+
+def _other_encoding(a: Loaded, b: Loaded) -> str | None:
+    """Say why two images of one tree have different ids; None: they have not, or not both are images."""
+    if a.encoded is None or b.encoded is None or a.encoded == b.encoded:
+        return None
+    if a.encoded.version != b.encoded.version:
+        return f"The ids differ all the same: a has the EROFS format V{a.encoded.version}, b V{b.encoded.version}."
+    return "The ids differ all the same: other programs, or other rules, laid out the same files."
 
 
 def _layer_of(a: Loaded, b: Loaded, change: Change) -> Layer | None:
@@ -97,7 +113,12 @@ def _told(loaded: Loaded) -> str:
 
 
 def _as_json(loaded: Loaded) -> dict[str, object]:
-    return {"kind": loaded.source.kind.value, "name": loaded.source.name, "layers": len(loaded.layers) or None}
+    return {
+        "kind": loaded.source.kind.value,
+        "name": loaded.source.name,
+        "layers": len(loaded.layers) or None,
+        "version": None if loaded.encoded is None else loaded.encoded.version,
+    }
 
 
 def _count(text: str) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from composefs import verity
+from composefs.cli import options
+from composefs.cli.output import printable
 from composefs.digest import Algorithm
 
 EXAMPLES = """\
 examples:
-  composefs digest /usr/bin/*
+  composefs digest /usr/bin/env /usr/lib/os-release
   composefs digest --algorithm fsverity-sha256-12 image.erofs"""
 
 
@@ -33,9 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a line for each file."""
     algorithm = Algorithm.parse(arguments.algorithm)
     for path in arguments.files:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            print(f"{verity.compute_file_digest(fd, algorithm)}  {path}")
-        finally:
-            os.close(fd)
+        with options.opened(path) as fd:
+            digest = verity.compute_file_digest(fd, algorithm)
+        print(f"{digest}  {printable(path)}")
     return 0

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Describe files of an image as composefs-dump(5) has it; directories with all below them."
     parser.epilog = EXAMPLES
     parser.add_argument("image", metavar="IMAGE", help="id, ref or OCI tag")
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="what to describe, in this order")
+    parser.add_argument("paths", metavar="PATH", nargs="*", default=[], help="what to describe, in this order")
     parser.add_argument(
         "--backing-path-only",
         action="store_true",

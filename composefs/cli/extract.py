@@ -10,6 +10,8 @@ import sys
 
 from composefs.cli import options
 from composefs.cli.failure import DONE, FAILED
+from composefs.cli.output import printable
+from composefs.errors import UsageError
 from composefs.image import Extraction, Image, extract
 from composefs.text import counted
 
@@ -20,6 +22,7 @@ examples:
   composefs extract --nonempty os /mnt     # a new file system has lost+found
 
 What could not be restored is said on standard error.
+
 exit status: 0 done, also if privileges were missing for owners, devices or
 attributes; 1 failed, or the file system cannot hold something; 2 wrong usage"""
 
@@ -35,7 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="id, ref or OCI tag")
     parser.add_argument("target", metavar="TARGET", help="a directory that is empty, or not there yet")
     parser.add_argument(
-        "paths", metavar="PATH", nargs="*", help="what to copy, with the directories above it (default: everything)"
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        default=[],
+        help="what to copy, with the directories above it (default: everything)",
     )
     parser.add_argument("--nonempty", action="store_true", help="TARGET may hold other files")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -44,12 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy them, and say what could not be restored."""
+    if not arguments.target:
+        raise UsageError("TARGET is empty")
     with options.open_repository(arguments) as repository, Image.open(repository, arguments.image) as image:
         result = extract(image, arguments.target, arguments.paths, nonempty=arguments.nonempty)
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
     elif not arguments.quiet:
-        print(f"Extracted {_describe(result)} to {arguments.target}")
+        print(f"Extracted {_describe(result)} to {printable(arguments.target)}")
     if not arguments.quiet:
         for shortfall in result.shortfalls:
             print(f"not restored: {shortfall}", file=sys.stderr)

@@ -9,19 +9,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from composefs.cli.output import printable
 from composefs.errors import ComposefsError, IntegrityError, UsageError
 
 DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
 
+_STOPS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}  # with what Python does
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run it again; what was stored is kept",
     errno.EDQUOT: "the quota is used up: make room and run it again; what was stored is kept",
-    errno.EROFS: "the file system is read-only: choose another repository with --repo",
+    errno.EROFS: "the file system is read-only: choose another place",
     errno.EACCES: "run it as the owner, or choose another place",
     errno.EPERM: "run it as the owner, or choose another place",
-    errno.EMFILE: "too many open files: raise the limit (ulimit -n) or use fewer --workers",
+    errno.EMFILE: "raise the limit (ulimit -n) or use fewer --workers",
     errno.EIO: "the device reports an error: look at the kernel's log",
 }
 
@@ -38,7 +44,7 @@ def report(program: str) -> Iterator[Outcome]:
     """Catch what a user can be told in one line; anything else is a defect, and keeps its traceback."""
     outcome = Outcome()
     try:
-        with _one_interrupt():
+        with _one_stop():
             yield outcome
     except UsageError as error:
         outcome.status = USAGE
@@ -46,14 +52,15 @@ def report(program: str) -> Iterator[Outcome]:
     except ComposefsError as error:
         outcome.status = FAILED
         _say(program, _one_line(error, _remedy(error), getattr(error, "__notes__", ())))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         outcome.status = FAILED
-        _say(program, "interrupted; what was stored is kept for the next run")
+        what = "terminated" if stop.args == (signal.SIGTERM,) else "interrupted"
+        _say(program, f"{what}; what was stored is kept for the next run")
     except BrokenPipeError:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
     except OSError as error:
         outcome.status = FAILED
-        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        where = f"{os.fsdecode(error.filename) or repr('')}: " if error.filename is not None else ""
         text = f"{where}{error.strerror or error}"
         _say(program, _one_line(text, _REMEDIES.get(error.errno or 0), getattr(error, "__notes__", ())))
     finally:
@@ -61,22 +68,24 @@ def report(program: str) -> Iterator[Outcome]:
 
 
 @contextmanager
-def _one_interrupt() -> Iterator[None]:
-    """Let Ctrl-C count once: when it ends the command already, another would only disturb that."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # somebody has other plans, such as nohup
-        return
-    signal.signal(signal.SIGINT, _interrupt)
+def _one_stop() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the command in good order, and once: another would only disturb that."""
+    # Where something else is set, somebody has other plans, such as nohup.
+    taken = [signum for signum, usual in _STOPS.items() if signal.getsignal(signum) is usual]
+    for signum in taken:
+        signal.signal(signum, _stop)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:  # there was none; after one the process ends
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for signum in taken:
+            if signal.getsignal(signum) is _stop:  # there was none; after one the process ends
+                signal.signal(signum, _STOPS[signum])
 
 
-def _interrupt(*_: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _stop(signum: int, _: object) -> None:
+    for each in _STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(signum)
 
 
 def _remedy(error: ComposefsError) -> str | None:

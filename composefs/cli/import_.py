@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from composefs.cli import importing, options
@@ -21,18 +22,20 @@ already are skipped. A missing repository is made."""
 EXAMPLES = """\
 examples:
   composefs-import oci:/srv/fedora:42 --name os
-  composefs-import ./layout --repo /var/lib/repo --platform linux/arm64
-  composefs-import oci:/srv/app --user --json | jq .objects_new
+  composefs-import --repo /var/lib/repo ./layout --platform linux/arm64
+  composefs-import --user oci:/srv/app --json | jq .objects_new
 
 exit status: 0 done, 1 failed, 2 wrong usage"""
 
+_OPTIONS = re.compile(r"composefs-import((?: --repo \S+| --user)?)")  # stand before the command, if it is one
 _ALGORITHMS = tuple(algorithm.value for algorithm in Algorithm)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = DESCRIPTION
-    parser.epilog = EXAMPLES.replace("composefs-import", parser.prog)
+    is_command = parser.prog != "composefs-import"
+    parser.epilog = _OPTIONS.sub(r"composefs\1 import", EXAMPLES) if is_command else EXAMPLES
     parser.add_argument("reference", metavar="REF", help="the image: oci:PATH[:TAG], or the path of an OCI layout")
     parser.add_argument("--name", help="what to call it in the repository (default: REF)")
     parser.add_argument(

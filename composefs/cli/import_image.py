@@ -13,7 +13,7 @@ from composefs.repository.refs import check_ref
 EXAMPLES = """\
 examples:
   composefs import-image base < base.erofs
-  mkcomposefs --digest-store=objects dir - | composefs --hash sha256 import-image dir"""
+  mkcomposefs dir - | composefs --hash sha256 import-image dir"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Store it."""
     check_ref(arguments.name)
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("the image comes on standard input: redirect it from a file or a pipe")
     with options.open_repository(arguments) as repository:
         repository.check_writable()

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from composefs import verity
+from composefs.cli import options
 from composefs.cli.output import write_bytes
 from composefs.digest import Algorithm, Digest
 from composefs.dumpfile import count_names, format_below, format_dump
 from composefs.erofs.load import load_tree
 from composefs.errors import UsageError
-from composefs.tree import Directory, Leaf, Object, Symlink, object_path, walk
+from composefs.tree import Directory, Leaf, Object, Symlink, nodes, object_path, walk
 
 EXAMPLES = """\
 examples:
@@ -128,7 +129,7 @@ def _dump(root: Directory, filters: Sequence[bytes]) -> Iterator[bytes]:
 
 def _objects(root: Directory) -> set[bytes]:
     """Return the paths of the objects that fs-verity protects."""
-    leaves = (node for _, node in walk(root) if isinstance(node, Leaf))
+    leaves = (node for node in nodes(root) if isinstance(node, Leaf))
     return {object_path(leaf.content.digest) for leaf in leaves if isinstance(leaf.content, Object)}
 
 
@@ -144,11 +145,8 @@ def _print_missing(arguments: argparse.Namespace, filters: Sequence[bytes]) -> N
 
 
 def _measure(path: str) -> Digest:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with options.opened(path) as fd:
         return verity.measure(fd, Algorithm.SHA256) or verity.compute_file_digest(fd, Algorithm.SHA256)
-    finally:
-        os.close(fd)
 
 
 def _escape(value: bytes) -> bytes:

@@ -7,6 +7,7 @@ import os
 
 from composefs.cli import options
 from composefs.digest import Algorithm
+from composefs.errors import UsageError
 from composefs.repository import Repository
 from composefs.repository.meta import EROFS_VERSIONS
 from composefs.repository.meta import NAME as META
@@ -14,8 +15,8 @@ from composefs.repository.meta import NAME as META
 EXAMPLES = """\
 examples:
   composefs init /var/lib/repo
-  composefs --repo /var/lib/repo init --insecure --algorithm fsverity-sha256-12
-  composefs init --ensure /var/lib/repo        # whatever its settings, if it is there"""
+  composefs --repo ./repo init --insecure --algorithm fsverity-sha256-12
+  composefs init --ensure /var/lib/repo   # what is there keeps its settings"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it, and say what it is."""
+    if arguments.path == "":
+        raise UsageError("PATH is empty")
     path = arguments.path or options.repository_path(arguments)
     if arguments.reset_metadata:
         Repository.reset(path)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from composefs.cli import options
-from composefs.cli.output import refuse_terminal, write_bytes
+from composefs.cli.output import refuse_terminal, standard_input, write_bytes
 from composefs.dialect import Dialect
 from composefs.digest import Algorithm
 from composefs.dumpfile import Dump, parse_dump, read_lines
@@ -23,7 +23,7 @@ from composefs.erofs.writer import has_whiteout, write_image
 from composefs.errors import UsageError
 from composefs.repository.objects import ObjectStore
 from composefs.scan import Xattrs, scan_directory
-from composefs.tree import Directory, walk
+from composefs.tree import Directory, nodes
 from composefs.verity import compute_digest
 
 EXAMPLES = """\
@@ -111,9 +111,11 @@ def write_file(path: str, data: bytes | bytearray) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.lexists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from None
         raise
 
 
@@ -124,6 +126,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("IMAGE is missing (or --print-digest-only)")
     if not arguments.source:
         raise UsageError("SOURCE is empty")
+    if arguments.image == "":
+        raise UsageError("IMAGE is empty")
+    if arguments.digest_store == "":
+        raise UsageError("--digest-store needs a path")
     if arguments.image == _STANDARD:
         refuse_terminal("an image")
     if not arguments.from_file and arguments.skip_xattrs and arguments.user_xattrs:
@@ -137,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _read_dump(arguments: argparse.Namespace) -> Dump:
     strict = STRICT in os.environ
     if arguments.source == _STANDARD:
-        return parse_dump(read_lines(sys.stdin.buffer), "standard input", dialect=Dialect.C, strict=strict)
+        return parse_dump(read_lines(standard_input()), "standard input", dialect=Dialect.C, strict=strict)
     with open(arguments.source, "rb") as file:
         return parse_dump(read_lines(file), arguments.source, dialect=Dialect.C, strict=strict)
 
@@ -171,6 +177,6 @@ def _scan(arguments: argparse.Namespace) -> Directory:
             workers=arguments.threads,
         )
     if arguments.use_epoch:
-        for _, node in walk(root):
+        for node in nodes(root):
             node.stat = node.stat._replace(mtime=0, nanoseconds=0)
     return root

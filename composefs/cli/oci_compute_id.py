@@ -8,6 +8,7 @@ import json
 from composefs import verity
 from composefs.cli import options
 from composefs.cli.oci_options import add_tree, erofs_version, read_tree
+from composefs.collector import paused_collector
 from composefs.erofs.writer import write_image
 
 EXAMPLES = """\
@@ -29,10 +30,11 @@ of the format that the repository is set to. Nothing is stored."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
-    with options.open_repository(arguments) as repository:
+    with paused_collector(), options.open_repository(arguments) as repository:
         tree = read_tree(arguments, repository)
         version = erofs_version(arguments, repository)
         digest = verity.compute_digest(write_image(tree, version), repository.algorithm)
+        del tree  # or the collector walks it when it wakes
     if arguments.json:
         value = {"id": digest.hex, "algorithm": digest.algorithm.value, "erofs_version": version}
         print(json.dumps(value, indent=2))

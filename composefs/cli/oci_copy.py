@@ -8,6 +8,7 @@ import json
 from composefs.cli import options
 from composefs.cli.oci_options import counts, erofs_json, say_which
 from composefs.cli.output import printable
+from composefs.errors import UsageError
 from composefs.oci.copy import CopyResult, copy_image
 from composefs.oci.tags import NamedBy
 from composefs.repository import Repository
@@ -46,6 +47,8 @@ is not copied, and EROFS images are made anew."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy it."""
+    if not arguments.source:
+        raise UsageError("--from needs a path")
     with (
         options.open_repository(arguments) as target,
         Repository.open(arguments.source, upgrade=not arguments.no_upgrade) as source,

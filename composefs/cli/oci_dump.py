@@ -7,6 +7,7 @@ import argparse
 from composefs.cli import options
 from composefs.cli.oci_options import add_tree, read_tree
 from composefs.cli.output import write_bytes
+from composefs.collector import paused_collector
 from composefs.dumpfile import format_dump
 
 EXAMPLES = """\
@@ -27,7 +28,9 @@ EROFS image holds."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
-    with options.open_repository(arguments) as repository:
-        tree = read_tree(arguments, repository)
-    write_bytes(format_dump(tree))
+    with paused_collector():
+        with options.open_repository(arguments) as repository:
+            tree = read_tree(arguments, repository)
+        write_bytes(format_dump(tree))
+        del tree  # or the collector walks it when it wakes: a tenth of all the time
     return 0

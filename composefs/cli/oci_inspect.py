@@ -15,7 +15,7 @@ EXAMPLES = """\
 examples:
   composefs oci inspect os | jq -r .composefs_erofs
   composefs oci inspect os --config | jq .config
-  composefs oci inspect @sha256:1496f4a1... --manifest | sha256sum"""
+  composefs oci inspect @sha256:1496f4a1... --manifest | jq .layers"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,10 @@ that the repository is set to."""
     parser.epilog = EXAMPLES
     add_image(parser)
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--manifest", action="store_true", help="print the manifest only, as it is stored")
-    choice.add_argument("--config", action="store_true", help="print the config only, as it is stored")
+    choice.add_argument(
+        "--manifest", action="store_true", help="print the manifest only, as it is stored, and a line end"
+    )
+    choice.add_argument("--config", action="store_true", help="print the config only, likewise")
 
 
 def run(arguments: argparse.Namespace) -> int:

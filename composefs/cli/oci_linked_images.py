@@ -12,7 +12,7 @@ from composefs.oci.images import linked_images
 EXAMPLES = """\
 examples:
   composefs oci linked-erofs-images $(composefs oci compute-id os)
-  composefs oci linked-erofs-images 0ecf6925... | jq -r '.[] | select(.bootable).id'"""
+  composefs oci linked-erofs-images 0ecf6925... | jq '.[] | select(.bootable)'"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

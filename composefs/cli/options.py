@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from composefs.digest import Algorithm
 from composefs.errors import ComposefsError, RepositoryError, UsageError
@@ -80,6 +82,18 @@ def algorithm(arguments: argparse.Namespace) -> Algorithm:
         except (ComposefsError, OSError):
             pass  # there need not be any
     return Algorithm.SHA512
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Yield a descriptor of the file *path*; errors of reading have the path, too."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
 
 
 def positive(text: str) -> int:

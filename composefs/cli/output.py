@@ -1,10 +1,11 @@
-"""Bytes on standard output, and tables that fit the terminal."""
+"""Bytes on standard input and output, and tables that fit the terminal."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 from composefs.errors import UsageError
 
@@ -21,6 +22,17 @@ def refuse_terminal(what: str) -> None:
     """
     if sys.stdout.isatty():
         raise UsageError(f"{what} is not for a terminal: redirect it to a file or a pipe")
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input.
+
+    Raises:
+        UsageError: whoever started us has closed it.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: redirect it from a file or a pipe")
+    return sys.stdin.buffer
 
 
 def write_bytes(pieces: Iterable[bytes | memoryview]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -56,17 +57,21 @@ OCI_COMMANDS = (
     Command("copy", "oci_copy", "copy an image from another repository"),
     Command("linked-erofs-images", "oci_linked_images", "list the images that belong to the same OCI image"),
 )
+_INSIDE_PARAGRAPH = re.compile(r"(?<=\S)\n(?=\S)")
 TOOLS = {"mkcomposefs": "mkcomposefs", "composefs-info": "info"}  # names that this program may be called by
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help whose description and examples keep their lines, unless they are too long for the terminal."""
+    """Help whose paragraphs fill the terminal, and whose indented lines, the examples, stay lines of their own."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(
-            textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent) if len(line) > width else line
-            for line in text.splitlines()
-        )
+        lines = []
+        for line in _INSIDE_PARAGRAPH.sub(" ", text).splitlines():
+            content = line.lstrip()
+            begin = indent + line.removesuffix(content)
+            wrapper = textwrap.TextWrapper(width, begin, begin * 2, break_long_words=False, break_on_hyphens=False)
+            lines += wrapper.wrap(content) or [""]
+        return "\n".join(lines)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -74,6 +79,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Attributes:
         commands: the parsers of its commands by name, if it has commands.
+        outer: the options of the parsers above it.
     """
 
     def __init__(self, *args: Any, module: str | None = None, **options: Any) -> None:
@@ -82,6 +88,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **options)
         self._module = module
         self.commands: dict[str, CommandParser] = {}
+        self.outer: frozenset[str] = frozenset()
 
     def load(self) -> None:
         """Import the module, and add its arguments."""
@@ -92,16 +99,49 @@ class CommandParser(argparse.ArgumentParser):
             self.set_defaults(command=module.run)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, with the module's arguments."""
+        """Parse, with the module's arguments; options may stand anywhere behind the command."""
         self.load()
-        return super().parse_known_args(args, namespace)
+        if self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        args = self._options_first(sys.argv[1:] if args is None else args)
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # is said here, with the usage of the command
+            text = f"unrecognized arguments: {' '.join(unknown)}"
+            is_early = any(word.partition("=")[0] in self.outer for word in unknown)
+            self.error(f"{text} (options of composefs itself stand before the command)" if is_early else text)
+        return namespace, unknown
+
+    def _options_first(self, arguments: Sequence[str]) -> list[str]:
+        """Return *arguments* with the options before all others, as getopt_long(3) does.
+
+        argparse does not find an argument that may be missing if an option stands before it.
+        """
+        known = self._option_string_actions
+        options: list[str] = []
+        others: list[str] = []
+        rest = iter(arguments)
+        for argument in rest:
+            if argument == "--":
+                return [*options, *others, argument, *rest]
+            if not argument.startswith("--") and argument[:2] not in known:
+                others.append(argument)  # also what looks like a negative number
+                continue
+            options.append(argument)
+            action = known.get(argument)
+            if action is not None and action.nargs is None:
+                value = next(rest, None)
+                if value is None:
+                    return list(arguments)  # so that it is missed, and not taken from the others
+                options.append(value)
+        return [*options, *others]
 
     def add_commands(self, commands: Sequence[Command]) -> None:
         """Take one of *commands*; without one, print the help as a wrong usage."""
         self.set_defaults(command=self._print_usage)
         action = self.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
         for command in commands:
-            action.add_parser(command.name, help=command.help, aliases=command.aliases, module=command.module)
+            parser = action.add_parser(command.name, help=command.help, aliases=command.aliases, module=command.module)
+            parser.outer = self.outer.union(self._option_string_actions)
         self.commands = action.choices
 
     def _print_usage(self, _: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,11 +14,14 @@ from typing import BinaryIO, NamedTuple
 
 from composefs.boot import transform_for_boot_from_directory
 from composefs.cli import options
+from composefs.cli.output import standard_input
+from composefs.cli.scanning import NO_ROOT_REMEDY
 from composefs.diff import Layer
 from composefs.digest import Algorithm
 from composefs.dumpfile import parse_dump, read_lines
 from composefs.erofs import ondisk
 from composefs.erofs.load import load_tree
+from composefs.erofs.superblock import read_superblock
 from composefs.errors import NotFoundError, UsageError
 from composefs.oci import tags
 from composefs.oci.erofs import make_bootable
@@ -30,7 +32,8 @@ from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.scan import scan_directory
 from composefs.transform import XattrFilter, transform_for_oci
-from composefs.tree import Backed, Directory, Leaf, Object, walk
+from composefs.tree import Backed, Directory, Leaf, Object, nodes
+from composefs.verity import compute_digest
 
 HELP = (
     "an image of the repository (id, refs/NAME or NAME), the tag of an OCI image, a directory, a dumpfile, or an EROFS "
@@ -84,12 +87,22 @@ class Transforms:
     xattrs: XattrFilter = XattrFilter.ALLOWLIST_ONLY
     bootable: bool = False
 
-    def apply(self, root: Directory, for_boot: Callable[[Directory], None]) -> None:
-        """Do it to *root*, in place; *for_boot* does the second part, which depends on where the tree comes from."""
-        if self.container:
-            transform_for_oci(root, self.xattrs)
+    def apply(self, source: Source, root: Directory, for_boot: Callable[[Directory], None]) -> None:
+        """Do it to *root* of *source*, in place; *for_boot* does the second part, which depends on the source."""
+        try:
+            if self.container:
+                transform_for_oci(root, self.xattrs)
+        except NotFoundError as error:
+            raise NotFoundError(f"{source}: {error}; {NO_ROOT_REMEDY}") from None
         if self.bootable:
             for_boot(root)
+
+
+class Encoded(NamedTuple):
+    """What an image is beside its tree: one tree gives other bytes, and ids, in other formats."""
+
+    version: int  # of the EROFS format
+    checksum: bytes
 
 
 @dataclass
@@ -99,6 +112,7 @@ class Loaded:
     source: Source
     root: Directory
     layers: Sequence[LayerIndex] = field(default=())  # of an OCI image, the lowest first; read from the repository
+    encoded: Encoded | None = None  # of an image
 
     @cached_property
     def _origins(self) -> dict[bytes, int]:
@@ -152,6 +166,8 @@ def find(text: str, repository: Repository | None) -> Source:
         repository: where images and tags are; None: there is none.
     """
     prefix, colon, rest = text.partition(":")
+    if not text:
+        raise UsageError("'' names nothing")
     if colon and prefix in _PREFIXES:
         if not rest:
             raise UsageError(f"{text} names nothing")
@@ -247,7 +263,7 @@ def _algorithm(arguments: argparse.Namespace, others: Iterable[Loaded]) -> Algor
     """Return the algorithm for a directory: as told, as in the other trees, or as for commands that compute."""
     if arguments.hash is None:
         for other in others:
-            for _, node in walk(other.root):
+            for node in nodes(other.root):
                 content = node.content if isinstance(node, Leaf) else None
                 if isinstance(content, Object | Backed) and content.digest is not None:
                     return next(each for each in Algorithm if each.digest_size == len(content.digest))
@@ -256,7 +272,7 @@ def _algorithm(arguments: argparse.Namespace, others: Iterable[Loaded]) -> Algor
 
 def _load_directory(source: Source, algorithm: Algorithm, workers: int | None, transforms: Transforms) -> Loaded:
     root = scan_directory(source.name, algorithm, workers=workers)
-    transforms.apply(root, lambda tree: transform_for_boot_from_directory(tree, source.name))
+    transforms.apply(source, root, lambda tree: transform_for_boot_from_directory(tree, source.name))
     return Loaded(source, root)
 
 
@@ -265,20 +281,26 @@ def _load_from_repository(
 ) -> Loaded:
     if source.kind is Kind.IMAGE:
         with repository.images.open(source.name) as file:
-            return Loaded(source, load_tree(file.read(), str(source)))
+            return _load_image(source, file.read(), str(source))
     layers = layers_of_image(repository, source.name, workers=workers)
     root = merge_layers(layers)
-    transforms.apply(root, lambda tree: make_bootable(repository, tree))
+    transforms.apply(source, root, lambda tree: make_bootable(repository, tree))
     return Loaded(source, root, layers)
+
+
+def _load_image(source: Source, data: bytes, name: str) -> Loaded:
+    root = load_tree(data, name)
+    version = read_superblock(data, name).version
+    return Loaded(source, root, encoded=Encoded(version, compute_digest(data, Algorithm.SHA256).raw))
 
 
 def _load_file(source: Source) -> Loaded:
     with _open(source.name) as file:
         if source.kind is Kind.FILE:
-            return Loaded(source, load_tree(file.read(), source.name))
+            return _load_image(source, file.read(), source.name)
         name = "standard input" if source.name == STDIN else source.name
         return Loaded(source, parse_dump(read_lines(file), name).root)
 
 
 def _open(path: str) -> BinaryIO | nullcontext[BinaryIO]:
-    return nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb")
+    return nullcontext(standard_input()) if path == STDIN else open(path, "rb")

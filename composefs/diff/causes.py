@@ -16,7 +16,7 @@ from operator import or_
 from typing import TypeVar
 
 from composefs.diff import rewrite
-from composefs.diff.compare import HARD_LINK, LABEL, LINK_COUNT, XATTR, Change, Comparison, Value
+from composefs.diff.compare import HARD_LINK, LABEL, LINK_COUNT, TIME_FIELDS, XATTR, Change, Comparison, Value
 from composefs.diff.rewrite import Rewrite, stats
 from composefs.digest import Algorithm
 from composefs.text import printable
@@ -25,7 +25,7 @@ from composefs.tree import Directory, Leaf, is_whiteout
 
 _T = TypeVar("_T")
 _LABEL_FIELD = XATTR + printable(LABEL)
-_TIMES = frozenset({"mtime", "nanoseconds"})
+_TIMES = frozenset(TIME_FIELDS)
 _ALGORITHMS = {algorithm.digest_size: algorithm for algorithm in Algorithm}
 _FILE_TYPES = {
     "directory": stat.S_IFDIR,
@@ -153,7 +153,7 @@ def times(facts: Facts) -> Iterator[Cause]:
                 "One side was made with --use-epoch or from a checkout without times: make both the same way.",
                 stats(rewrite.set_mtime, 0, 0),
             )
-        else:
+        elif len(seconds) > 1:  # a single one says nothing of a rule
             if not part and all(old > value for old, _ in seconds):
                 yield Cause(
                     "mtimes-clamped",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from composefs.diff.compare import HARD_LINK, LINK_COUNT, STAT_FIELDS, XATTR, Change, Comparison, Field, Kind, Layer
-from composefs.diff.text import sides
+from composefs.diff.text import sides, with_whole_times
 from composefs.digest import Algorithm
 from composefs.text import counted
 from composefs.verity import compute_digest
@@ -38,7 +38,11 @@ def groups(comparison: Comparison) -> list[Group]:
     """Return the groups of all changes, those with the most entries first."""
     members: dict[tuple[str, ...], list[Change]] = {}
     for change in comparison.changes:
-        members.setdefault(signature(change), []).append(change)
+        key = signature(change)
+        if "nanoseconds" in key:  # to people part of the time, and chance decides whether that differs
+            names = ("mtime" if name == "nanoseconds" else name for name in key[2:])
+            key = (*key[:2], *dict.fromkeys(names))
+        members.setdefault(key, []).append(change)
     found = [_group(key[2:], changes) for key, changes in members.items()]
     return sorted(found, key=lambda group: (-group.count - group.below, group.description))
 
@@ -104,7 +108,7 @@ def _group(names: tuple[str, ...], changes: list[Change]) -> Group:
         below,
         kind,
         node_type,
-        tuple(dict.fromkeys(field.name for field in changes[0].fields)),
+        tuple(dict.fromkeys(field.name for change in changes for field in change.fields)),
         uniform,
         tuple(change.path for change in changes[:_SAMPLES]),
         layer,
@@ -148,10 +152,10 @@ def _describe(kind: Kind, node_type: str, differing: tuple[str, ...], count: int
     return f"{what} {' and '.join(clauses)}"
 
 
-def _describe_uniform(uniform: Iterable[Field], count: int) -> str:
+def _describe_uniform(uniform: Sequence[Field], count: int) -> str:
     told = [
         f"{field.name} {' -> '.join(sides(field, _UNIFORM_WIDTH))}"
-        for field in uniform
+        for field in with_whole_times(uniform)
         if not (field.name.startswith(XATTR) and (field.old is None or field.new is None))
     ]
     return f": {', '.join(told)} in {'both' if count == 2 else 'all of them'}" if told else ""

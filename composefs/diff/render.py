@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from composefs.diff.compare import Change, Comparison, Field, Layer
 from composefs.diff.explain import Explanation
 from composefs.diff.grouping import Group
-from composefs.diff.text import shown, sides
+from composefs.diff.text import shown, sides, with_whole_times
 from composefs.text import counted, printable
 
 _WIDTH = 80  # columns, where nobody says how many there are
@@ -75,7 +75,7 @@ def _change(change: Change, width: int) -> Iterator[str]:
     below = f", {counted(change.below, 'entry')} below" if change.below else ""
     layer = "" if change.layer is None else f", layer {change.layer.number}"
     yield f"{_SIGNS.get(change.kind, '~')} {printable(change.path)} ({change.node_type}{below}{layer})"
-    for field in change.fields:
+    for field in with_whole_times(change.fields):
         old, new = sides(field, width - _INDENT)
         line = f"    {field.name}: {old} -> {new}"
         if len(line) <= width:

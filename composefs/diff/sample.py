@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator
+from operator import itemgetter
 
 from composefs.diff.compare import HARD_LINK, Change, Comparison
 from composefs.diff.grouping import signature
-from composefs.tree import Directory, walk
+from composefs.tree import Directory
 
 LARGE = 10_000  # names in both trees; a guess: smaller ones are compared in no time
 _OF_A_GROUP = 100  # changes
 _GROUPS = 50
 _EQUAL = 2000  # names
+_PATH_MAX = (
+    4096  # bytes of the path of a directory that is looked into: no real one is longer, hostile ones fill memory
+)
 _ALWAYS = (b"/usr", b"/run", b"/boot", b"/sysroot")  # what transforms go by
 
 
@@ -31,8 +35,23 @@ def sample(a: Directory, b: Directory, comparison: Comparison) -> tuple[Director
             if change.fields and change.fields[-1].name == HARD_LINK:
                 paths.update(path for path in change.fields[-1][1:] if isinstance(path, bytes))
     step = -(-comparison.entries_a // _EQUAL)
-    paths.update(path for path, _ in islice(walk(a), None, None, step))
+    paths.update(_spread(a, step))
     return _only(a, paths), _only(b, paths)
+
+
+def _spread(root: Directory, step: int) -> Iterator[bytes]:
+    """Yield the path of one in *step* of the nodes below *root*."""
+    pending = [(b"/", root)]
+    count = 0
+    while pending:
+        prefix, directory = pending.pop()
+        for name, node in sorted(directory.entries.items(), key=itemgetter(0)):
+            path = prefix + name
+            if count % step == 0:
+                yield path
+            count += 1
+            if isinstance(node, Directory) and len(path) <= _PATH_MAX:
+                pending.append((path + b"/", node))
 
 
 def _only(root: Directory, paths: set[bytes]) -> Directory:

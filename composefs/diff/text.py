@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 
-from composefs.diff.compare import Field, Value
+from composefs.diff.compare import TIME_FIELDS, Field, Value
 from composefs.text import printable
 
 _HASHES = {32: "sha256", 64: "sha512"}  # by size of a raw digest
@@ -27,6 +28,22 @@ def shown(name: str, value: Value) -> int | str | None:
 def sides(field: Field, limit: int) -> tuple[str, str]:
     """Return old and new of *field*; what is longer than *limit* characters is cut."""
     return _short(field.name, field.old, limit), _short(field.name, field.new, limit)
+
+
+def with_whole_times(fields: Sequence[Field]) -> Iterator[Field]:
+    """Yield *fields*, with seconds and nanoseconds of the time as one if both differ."""
+    parts = {field.name: field for field in fields if field.name in TIME_FIELDS}
+    for field in fields:
+        if len(parts) < len(TIME_FIELDS) or field.name not in parts:
+            yield field
+        elif field.name == "mtime":
+            part = parts["nanoseconds"]
+            yield Field(field.name, _time(field.old, part.old), _time(field.new, part.new))
+
+
+def _time(seconds: Value, nanoseconds: Value) -> str:
+    whole = str(shown("mtime", seconds))
+    return f"{whole}.{nanoseconds:09}" if isinstance(nanoseconds, int) and nanoseconds else whole
 
 
 def _short(name: str, value: Value, limit: int) -> str:

@@ -100,12 +100,16 @@ def extract(
 
 def _extract_new(image: Image, where: str, selection: Selection) -> Extraction:
     """Extract into a directory beside the target *where*, and give it that name at the end."""
-    parent, name = os.path.split(os.path.normpath(where))
+    parent, name = os.path.split(where.rstrip("/"))
     parent_fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     temporary = f".composefs-extract-{os.urandom(6).hex()}"
-    extractor = None
     try:
         os.mkdir(temporary, 0o777 if selection else 0o700, dir_fd=parent_fd)
+    except OSError as error:
+        os.close(parent_fd)
+        raise OSError(error.errno, error.strerror, where) from None
+    extractor = None
+    try:
         root = os.open(temporary, os.O_RDONLY | _DIRECTORY, dir_fd=parent_fd)
         extractor = _Extractor(image, root, where)
         result = extractor.run(selection)

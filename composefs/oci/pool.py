@@ -26,6 +26,7 @@ from composefs.errors import ComposefsError
 from composefs.oci.progress import Board
 
 _TICK = 0.1  # seconds between two looks at the board
+_STOPS = (signal.SIGINT, signal.SIGTERM)  # which the parent turns into an end in good order
 
 
 class Job(Protocol):
@@ -73,7 +74,7 @@ def run_jobs(
     futures: dict[Future[_Result], int] = {}
     with _executor(executor, count) as pool:
         try:
-            with nullcontext() if executor is not None else _interrupts_held():
+            with nullcontext() if executor is not None else _stops_held():
                 for number in by_size:
                     futures[_submit(pool, work, jobs[number])] = number
             _watch(jobs, futures, board, on_progress, on_result)
@@ -105,7 +106,7 @@ def _watch(
                 reported[number] = read
                 on_progress(number, read)
         for future in sorted(done, key=lambda future: futures[future]):
-            number = futures[future]
+            number = futures.pop(future)  # it would keep the result, which may be large
             on_result(number, _result(future, jobs[number]))
 
 
@@ -146,9 +147,9 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait: processes that start meanwhile never see one, not even before they can ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _stops_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: processes that start meanwhile never see one, not even before they can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
     finally:
@@ -156,8 +157,9 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; but end when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGTERM, which may come to all processes, to the parent; but end when the parent is killed."""
+    for signum in _STOPS:
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -431,7 +431,7 @@ def test_read_only_repository(tmp_path, small_disk):
     new = commands.run(tmp_path, "composefs-import", layout, "--repo", disk / "new")
 
     assert said == f"{disk}/repository: is not writable: the file system is mounted read-only"
-    remedy = "the file system is read-only: choose another repository with --repo"
+    remedy = "the file system is read-only: choose another place"
     assert (new.returncode, new.stdout) == (1, "")
     assert new.stderr == f"composefs-import: {disk}/new: Read-only file system; {remedy}\n"
 

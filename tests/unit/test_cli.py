@@ -12,7 +12,7 @@ import pytest
 
 import composefs
 from composefs import Algorithm, verity
-from composefs.cli import main, main_import, options, registry
+from composefs.cli import main, main_import, make_import_parser, make_parser, options, registry
 from tests import commands, layouts
 from tests.layouts import files_layer, image_layout, noise
 
@@ -63,6 +63,94 @@ def test_help(command, capsys, monkeypatch):
     assert [line for line in out.splitlines() if len(line) > WIDTH] == []
 
 
+def parsers(parser):
+    """Yield *parser* and those of its commands, with their arguments."""
+    parser.load()
+    yield parser
+    for command in parser.commands.values():
+        yield from parsers(command)
+
+
+@pytest.mark.parametrize(
+    "parser", [*parsers(make_parser()), *parsers(make_import_parser())], ids=lambda parser: parser.prog
+)
+def test_help_keeps_its_lines(parser, monkeypatch):
+    """At 80 columns every example is a line that can be copied, and no paragraph has a short line inside."""
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+
+    shown = parser.format_help().splitlines()
+
+    examples = [line for line in (parser.epilog or "").splitlines() if line.startswith(" ")]
+    assert [line for line in examples if line not in shown] == []
+    paragraph = shown[shown.index("") + 1 :]
+    first = paragraph[: paragraph.index("")]
+    assert [line for line in first[:-1] if len(line) < WIDTH - 2 - 20] == []  # 20: longer than any word
+
+
+def test_help_on_a_narrow_terminal(monkeypatch, capsys):
+    """Where an example does not fit, what is left of it is indented further."""
+    monkeypatch.setenv("COLUMNS", "40")
+
+    _, out, _ = call(capsys, "composefs", "oci", "tag", "--help")
+
+    assert out.endswith(
+        "examples:\n  composefs oci tag sha256:1496f4a1...\n    os:43\n  composefs oci tag os:43 os:latest\n"
+    )
+
+
+def test_examples_of_the_import(capsys):
+    """As a command of `composefs`, import has the options of the repository before it."""
+    _, short, _ = call(capsys, "composefs-import", "--help")
+    _, long, _ = call(capsys, "composefs", "import", "--help")
+
+    assert "  composefs-import --user oci:/srv/app --json" in short
+    assert "  composefs --user import oci:/srv/app --json" in long
+    assert "  composefs --repo /var/lib/repo import ./layout --platform linux/arm64" in long
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "wanted"),
+    [
+        ("ls", ["os", "-l", "/usr"], {"image": "os", "path": "/usr", "long": True}),
+        ("ls", ["os", "-lR", "/usr"], {"image": "os", "path": "/usr", "long": True, "recursive": True}),
+        ("ls", ["os", "/usr", "-l"], {"image": "os", "path": "/usr", "long": True}),
+        ("ls", ["os", "-l", "--", "-R"], {"image": "os", "path": "-R", "long": True, "recursive": False}),
+        ("ls", ["os", "-5"], {"image": "os", "path": "-5"}),
+        ("extract", ["os", "x", "--json", "a", "-q", "b"], {"target": "x", "paths": ["a", "b"], "quiet": True}),
+        ("create-image", ["d", "--workers", "3", "n"], {"path": "d", "name": "n", "workers": 3}),
+        ("create-image", ["d", "--workers=3", "n"], {"path": "d", "name": "n", "workers": 3}),
+        ("mkcomposefs", ["-", "--from-file", "-"], {"source": "-", "image": "-", "from_file": True}),
+        ("info", ["ls", "a", "--filter", "etc", "b"], {"files": ["a", "b"], "filter": ["etc"]}),
+    ],
+)
+def test_options_anywhere(command, arguments, wanted):
+    """Options may stand between the arguments of a command, as those of other programs."""
+    parsed = vars(make_parser().parse_args([command, *arguments]))
+
+    assert {name: parsed[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compute-id", "d", "--workers"], "argument --workers: expected one argument"),
+        (
+            ["ls", "--repo", "r", "os"],
+            "composefs ls: error: unrecognized arguments: --repo (options of composefs itself stand before the",
+        ),
+        (["oci", "images", "--repo=r"], "unrecognized arguments: --repo=r (options of composefs itself stand before"),
+        (["oci", "tag", "a", "b", "c"], "composefs oci tag: error: unrecognized arguments: c"),
+        (["init", "", "--json"], "composefs init: error: unrecognized arguments: --json"),
+    ],
+)
+def test_wrong_options_anywhere(arguments, message, capsys):
+    """An option without its value does not take an argument for it, and unknown ones stay unknown."""
+    status, _, err = call(capsys, "composefs", *arguments)
+
+    assert status == 2
+    assert message in err[-1]
+
+
 @pytest.mark.parametrize("name", MAINS)
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_version(name, option, capsys):
@@ -93,6 +181,7 @@ def test_version(name, option, capsys):
         (["composefs", "completion", "tcsh"], "argument SHELL: invalid choice: 'tcsh'"),
         (["composefs", "digest"], "the following arguments are required: FILE"),
         (["composefs", "oci", "layer"], "the following arguments are required: DIFF_ID"),
+        (["composefs", "extract", "os"], "the following arguments are required: TARGET\n"),
     ],
 )
 def test_usage(arguments, message, capsys):
@@ -102,7 +191,7 @@ def test_usage(arguments, message, capsys):
     assert status == 2
     assert out == ""
     assert err[0].startswith("usage: composefs")
-    assert message in err[-1]
+    assert message in err[-1] + "\n"
 
 
 @pytest.mark.parametrize("arguments", [["composefs"], ["composefs", "oci"]])
@@ -376,6 +465,50 @@ def test_closed_streams(tmp_path, layout, repository):
 
     assert process.returncode == 0
     assert (repository / "streams/refs/oci/os").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import-image", "os"], "composefs: the image comes on standard input: redirect it from a file or a pipe"),
+        (["mkcomposefs", "--from-file", "-", "x"], "composefs: standard input is closed: redirect it from a file or"),
+        (["diff", "-", "."], "composefs diff: standard input is closed: redirect it from a file or a pipe"),
+    ],
+)
+def test_closed_standard_input(arguments, message, repository, tmp_path):
+    """A closed standard input is wrong usage."""
+    wrapper = ["sh", "-c", 'exec "$@" <&-', "sh"]
+
+    done = commands.run(tmp_path, "composefs", "--repo", repository, *arguments, wrapper=wrapper, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["init", ""], 2, "PATH is empty"),
+        (["extract", "os", ""], 2, "TARGET is empty"),
+        (["mkcomposefs", ".", ""], 2, "IMAGE is empty"),
+        (["mkcomposefs", ".", "image.cfs", "--digest-store", ""], 2, "--digest-store needs a path"),
+        (["oci", "copy", "os", "--from", ""], 2, "--from needs a path"),
+        (["cat", ""], 2, "STREAM is empty"),
+        (["diff", "", "."], 2, "'' names nothing"),
+        (["digest", ""], 1, "'': No such file or directory"),
+        (["info", "ls", ""], 1, "'': No such file or directory"),
+        (["digest", "."], 1, ".: Is a directory"),
+        (["info", "measure-file", "."], 1, ".: Is a directory"),
+    ],
+)
+def test_arguments_without_a_file(arguments, status, message, repository, capsys):
+    """An empty argument, as of a variable that is not set, is told as what it is, and a directory by its path."""
+    done, out, err = call(capsys, "composefs", "--repo", repository, *arguments)
+
+    assert (done, out) == (status, "")
+    assert len(err) == 1
+    assert f": {message}" in err[0]
 
 
 def namespace(**values):

@@ -235,8 +235,8 @@ def test_json(call, repository):
     value = json.loads("\n".join(out))
 
     assert (status, err) == (1, [])
-    assert value["a"] == {"kind": "tag", "name": "base", "layers": 1}
-    assert value["b"] == {"kind": "tag", "name": "os", "layers": 2}
+    assert value["a"] == {"kind": "tag", "name": "base", "layers": 1, "version": None}
+    assert value["b"] == {"kind": "tag", "name": "os", "layers": 2, "version": None}
     assert value["equal"] is False
     by_path = {change["path"]: change for change in value["changes"]}
     assert by_path["/usr/new"]["layer"] == {"number": 2, "diff_id": LAYERS[1].diff_id}
@@ -278,6 +278,33 @@ def test_paths_beyond_doubt_are_no_tags(call, repository, tmp_path):
     assert call("./os", tmp_path / "os", repo=repository)[0] == 0
 
 
+def test_one_tree_in_two_formats(call, tmp_path):
+    """Two images of one tree are told apart by their formats, since their ids differ."""
+    root = tree_of(make_directory(tmp_path / "x"))
+    for version in (0, 1):
+        (tmp_path / f"v{version}").write_bytes(write_image(root, version))
+
+    status, out, err = call("v0", "v1")
+    value = json.loads("\n".join(call("--json", "v0", "v1")[1]))
+
+    assert (status, err) == (1, [])
+    assert out[-1] == "The ids differ all the same: a has the EROFS format V0, b V1."
+    assert (value["equal"], value["total"], value["a"]["version"], value["b"]["version"]) == (False, 0, 0, 1)
+    assert call("v1", "v1")[0] == 0
+
+
+def test_one_tree_laid_out_differently(call, tmp_path):
+    """The same format in other bytes is told, too."""
+    image = write_image(tree_of(make_directory(tmp_path / "x")), 1)
+    (tmp_path / "ours").write_bytes(image)
+    (tmp_path / "longer").write_bytes(bytes(image) + bytes(4096))
+
+    status, out, _ = call("ours", "longer")
+
+    assert status == 1
+    assert out[-1] == "The ids differ all the same: other programs, or other rules, laid out the same files."
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -290,7 +317,11 @@ def test_paths_beyond_doubt_are_no_tags(call, repository, tmp_path):
         (["-", "dump:-"], "standard input can be read once only (see composefs diff --help)"),
         (["--bootable", "x.dump", "x.dump"], "--bootable, --xattrs and --no-propagate-usr-to-root are for directories"),
         (["--xattrs", "keep-user-xattrs", "x.cfs", "x.dump"], "--bootable, --xattrs and --no-propagate-usr-to-root"),
-        (["x", "empty"], "/usr does not exist, but such an image must have it"),
+        (
+            ["x", "empty"],
+            "directory empty: /usr does not exist, but such an image must have it; for what is no root file system "
+            "there is --no-propagate-usr-to-root",
+        ),
         (["x", "image:y"], "home/.var/lib/composefs"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tracemalloc
 
 import pytest
 
@@ -242,6 +243,10 @@ def test_recorded_link_count():
     recorded.link_count = 4
 
     assert only(tree({"x": recorded}), tree({"x": leaf()})).fields == (Field("link count", 4, 1),)
+    shared = leaf()
+    assert only(tree({"x": recorded, "y": recorded}), tree({"x": shared, "y": shared})).fields == (
+        Field("link count", 4, 2),
+    )
 
 
 def test_order():
@@ -313,6 +318,40 @@ def test_group_uniform():
     assert group.description == "4 entries differ only in uid: uid 0 -> 1000 in all of them"
     assert group.uniform == (Field("uid", 0, 1000),)
     assert group.node_type == "entry"
+
+
+def test_one_directory_with_another_time():
+    """A directory into which a file came has another time, which is no rule of a build tool about all times."""
+    a = tree({"etc": tree({"f": leaf()}), "usr": tree()})
+    b = tree({"etc": tree({"f": leaf(), "new": leaf()}, mtime=9), "usr": tree()})
+
+    assert [item.name for item in explain(a, b)] == ["directory-mtimes"]
+
+
+def test_both_parts_of_the_time():
+    """Seconds and nanoseconds are one time: chance makes one of them equal, and no group of its own."""
+    names = [{"mtime": 1, "nanoseconds": 5}, {"mtime": 1}, {"nanoseconds": 5}]
+    a = tree({f"f{number}": leaf(**{"mtime": 0} | fields) for number, fields in enumerate(names)})
+    b = tree({f"f{number}": leaf(mtime=0, nanoseconds=0) for number in range(len(names))})
+    comparison = compare(a, b)
+
+    (group,) = groups(comparison)
+    lines = list(render(comparison, [group]))
+
+    assert group.description == "3 files differ only in mtime"
+    assert set(group.fields) == {"mtime", "nanoseconds"}
+    assert [line for line in lines if line.startswith("    ")] == [
+        "    mtime: 1.000000005 -> 0",
+        "    mtime: 1 -> 0",
+        "    nanoseconds: 5 -> 0",
+    ]
+
+
+def test_time_and_content():
+    """A file with another time is in the group of content."""
+    a, b = tree({"f": leaf(Inline(b"a"))}), tree({"f": leaf(Inline(b"z"), nanoseconds=7)})
+
+    assert described(a, b) == ["1 file differs in content and mtime"]
 
 
 @pytest.mark.parametrize(
@@ -620,6 +659,56 @@ def test_together(parts, sides):
     assert not any(item.explains_all and "+" not in item.name for item in explain(a, b))
 
 
+def test_causes_that_leave_the_same_are_told_once():
+    """Of both filters of attributes that explain one change and leave the other, the first."""
+    capability = {"security_capability": b"c"}
+    a = tree({"f": leaf(trusted_x=b"1"), "g": leaf(**capability), "h": leaf(**capability)})
+    b = tree({"f": leaf(), "g": leaf(), "h": leaf(**capability)})
+
+    (found,) = explain(a, b)
+
+    assert (found.name, found.explained, found.total) == ("xattrs-filtered", 1, 2)
+    assert "allowlist-only" in found.sentence
+
+
+def test_modes_with_other_bits():
+    """Where one side has bits that the other lacks, and the reverse, no umask made them."""
+    a = tree({"f": leaf(mode=0o755), "g": leaf(mode=0o644)})
+    b = tree({"f": leaf(mode=0o700), "g": leaf(mode=0o666)})
+
+    assert explain(a, b) == []
+
+
+def test_owners_of_root_and_others():
+    """Not everything belongs to root where something does not."""
+    a = tree({"f": leaf(uid=3, gid=3), "g": leaf(uid=4, gid=7)})
+    b = tree({"f": leaf(uid=0, gid=0), "g": leaf(uid=9, gid=1)})
+
+    assert "owners-root" not in names(explain(a, b))
+
+
+def test_clamped_to_the_second():
+    """What lies within the second of the clamp loses its nanoseconds, what is older keeps them."""
+    older = leaf(mtime=3, nanoseconds=4)
+    old = {"e": leaf(mtime=9), "f": leaf(mtime=10, nanoseconds=6), "g": leaf(mtime=7, nanoseconds=5), "h": older}
+    new = {"e": leaf(mtime=7), "f": leaf(mtime=7), "g": leaf(mtime=7), "h": older}
+
+    assert best(tree(old), tree(new)).name == "mtimes-clamped"
+
+
+def test_inline_of_several_sizes():
+    """The smallest file that is an object on the other side is the threshold."""
+    data = {"f": bytes(50), "g": bytes(30), "h": bytes(40)}
+    a = tree({name: leaf(Inline(value)) for name, value in data.items()} | {"small": leaf(Inline(bytes(20)))})
+    objects = {name: Object(len(value), compute_digest(value, Algorithm.SHA256).raw) for name, value in data.items()}
+    b = tree({name: leaf(content) for name, content in objects.items()} | {"small": leaf(Inline(bytes(20)))})
+
+    found = best(a, b)
+
+    assert found.name == "inline-threshold"
+    assert "Files of 30 bytes and more" in found.sentence
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_sample_leads_to_the_same(name, monkeypatch):
     """What a sample of large trees suggests is what trying all on the whole trees finds."""
@@ -630,6 +719,23 @@ def test_a_sample_leads_to_the_same(name, monkeypatch):
     monkeypatch.setattr("composefs.diff.sample._EQUAL", 4)
 
     assert explain(a, b)[0] == wanted
+
+
+def test_a_sample_of_a_hostile_tree():
+    """Paths longer than real ones are not kept: they would take some hundred times the memory of the tree."""
+    a = tree({f"{number:05}": leaf() for number in range(12_000)})
+    for _ in range(400):
+        a = tree({"d" * 255: a})
+
+    tracemalloc.start()
+    try:
+        found = explain(a, tree())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found == []
+    assert peak < 20 << 20
 
 
 def test_a_sample_is_not_believed(monkeypatch):

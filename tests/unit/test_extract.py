@@ -135,6 +135,17 @@ def test_relative_target(repository, target, monkeypatch):
     assert (target / "etc/small").read_bytes() == b"small"
 
 
+@pytest.mark.parametrize("end", ["target", "target/", "target//"])
+def test_target_behind_a_link(repository, target, end):
+    """The path of the target means what it means to the system: `..` behind a link is where that leads."""
+    (target.parent / "below").mkdir()
+    (target.parent.parent / "link").symlink_to(target.parent / "below")
+
+    extract_tree(repository, sample(repository), f"{target.parent.parent}/link/../{end}")
+
+    assert "etc" in os.listdir(target)
+
+
 def test_sparse(repository, target):
     """A file that is zeros only takes no room."""
     extract_tree(repository, directory({"f": Leaf(STAT, Backed(1 << 30))}), target)
@@ -376,6 +387,22 @@ def test_target_appears_meanwhile(repository, target, monkeypatch):
 
     assert caught.value.filename == str(target)
     assert listing(target.parent) == ["target"]
+
+
+def test_target_cannot_be_made(repository, target, monkeypatch):
+    """Where no directory can be made, the error is about the target, and nothing is said to be left."""
+
+    def mkdir(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    with images.open_tree(repository, sample(repository)) as image:
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            extract(image, target)
+
+    assert caught.value.errno == errno.EROFS
+    assert caught.value.filename == str(target)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_what_is_left_is_said(repository, target, monkeypatch):

@@ -1,0 +1,52 @@
+"""Running jobs: what they leave in memory.  How a run ends early is tested with imports."""
+
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from composefs.oci.pool import run_jobs
+from composefs.oci.progress import Board
+
+
+class Result:
+    """What a job comes to, and may be large."""
+
+
+@dataclass
+class Job:
+    """The job *number*, which waits until it may end."""
+
+    number: int
+    may_end: threading.Event
+    size = 1
+    label = "layer"
+
+
+def end(job):
+    assert job.may_end.wait(10)
+    return Result()
+
+
+def test_results_are_let_go():
+    """A result belongs to who takes it: the results of many layers would fill the memory."""
+    jobs = [Job(number, threading.Event()) for number in range(3)]
+    taken, alive = [], []
+    board = Board(len(jobs))
+
+    def on_result(number, result):
+        alive.append(sum(earlier() is not None for earlier in taken))
+        taken.append(weakref.ref(result))
+        if number + 1 < len(jobs):
+            jobs[number + 1].may_end.set()
+
+    jobs[0].may_end.set()
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            run_jobs(
+                end, jobs, board, workers=None, executor=executor, on_progress=lambda *_: None, on_result=on_result
+            )
+    finally:
+        board.close()
+
+    assert alive == [0, 0, 0]
