@@ -50,6 +50,7 @@ class _Lib:
     def cfs_syncfs(self, fd: int) -> int: ...
     def cfs_store_file(self, dir_fd: int, data: Any, size: int) -> int: ...
     def cfs_sum_bytes(self, data: Any, size: int) -> int: ...
+    def cfs_tar_read(self, data: Any, size: int, place: Any, digests: Any, rows: Any) -> int: ...
     def cfs_erofs_pack_inodes(
         self,
         image: Any,
@@ -65,3 +66,18 @@ class _Lib:
     ) -> int: ...
 
 lib: _Lib
+
+# Pointers to the structs of C; there are no such classes when the program runs.
+
+class TarPlace:
+    position: int
+    inline_left: int
+    offset: int
+    padding: int
+
+class TarRows:
+    capacity: int
+    count: int
+    names_size: int
+    directories_size: int
+    values_size: int

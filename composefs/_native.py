@@ -12,12 +12,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from composefs._cfs import ffi, lib
 
 if TYPE_CHECKING:
     from cffi import FFI
+
+    from composefs._cfs import TarPlace, TarRows
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -302,6 +304,62 @@ def sum_bytes(data: Buffer) -> int:
     """Return the sum of all bytes of *data*, as in the checksum of a tar header."""
     source = ffi.from_buffer(data)
     return lib.cfs_sum_bytes(source, len(source))
+
+
+class TarTexts(NamedTuple):
+    """Entries of an archive, as `struct cfs_tar_rows` of csrc/cfs_api.h."""
+
+    rows: bytes  # records, as `struct tar_row` of csrc/tar.c
+    names: bytes
+    directories: bytes
+    values: bytes
+
+
+class TarReader:
+    """Read the plain entries of a layer from the chunks of its splitstream, many at a time.
+
+    Args:
+        digests: of its objects, back to back.
+        digest_size: bytes of one.
+    """
+
+    CAPACITY = 2048  # entries at a time: 1 MiB of headers
+    _ROW_SIZE, _TEXT_SIZE = 48, 256  # bytes for each
+
+    def __init__(self, digests: bytes, digest_size: int) -> None:
+        self._source = ffi.from_buffer(digests)
+        self._digests = ffi.new("struct cfs_digests *", (self._source, digest_size, len(digests) // digest_size))
+        self._rows = ffi.new("uint8_t[]", self.CAPACITY * self._ROW_SIZE)
+        self._names, self._directories = (ffi.new("char[]", self.CAPACITY * self._TEXT_SIZE) for _ in range(2))
+        self._values = ffi.new("uint8_t[]", self.CAPACITY * self._TEXT_SIZE)
+        texts = (self._rows, self._names, self._directories, self._values)
+        self._out = cast("TarRows", ffi.new("struct cfs_tar_rows *", texts))
+        self._place = cast("TarPlace", ffi.new("struct cfs_tar_place *"))
+
+    def read(self, data: Buffer, place: tuple[int, int, int], limit: int) -> tuple[TarTexts, int, tuple[int, int, int]]:
+        """Read at most *limit* entries from *data*.
+
+        Args:
+            data: decompressed chunks.
+            place: the bytes to come of the inline chunk that *data* begins in; the offset in the archive; the bytes
+                before the next header.
+            limit: at most `CAPACITY`.
+
+        Returns:
+            The entries; the bytes of *data* that they take; and the place behind them.
+        """
+        source, here, out = ffi.from_buffer(data), self._place, self._out
+        here.position = 0
+        here.inline_left, here.offset, here.padding = place
+        out.capacity = min(limit, self.CAPACITY)
+        _check(lib.cfs_tar_read(source, len(source), here, self._digests, out))
+        texts = TarTexts(
+            ffi.buffer(self._rows, out.count * self._ROW_SIZE)[:],
+            ffi.buffer(self._names, out.names_size)[:],
+            ffi.buffer(self._directories, out.directories_size)[:],
+            ffi.buffer(self._values, out.values_size)[:],
+        )
+        return texts, here.position, (here.inline_left, here.offset, here.padding)
 
 
 def pack_erofs_inodes(image: bytearray, inodes: Buffer, areas: Buffer, area_data: Buffer, payloads: Buffer) -> None:

@@ -338,7 +338,7 @@ class Chunks:
         return Inline(piece)
 
     def ahead(self) -> memoryview:
-        """Return what was decompressed of what comes: first *inline_left* bytes, then chunks with their headers."""
+        """Return what is decompressed of what comes: first *inline_left* bytes, then chunks with their headers."""
         return self._source.ahead()
 
     def skip(self, size: int, inline_left: int) -> None:
@@ -408,7 +408,8 @@ class _Decompressed:
         return self._start + self._position
 
     def ahead(self) -> memoryview:
-        """Return what was decompressed of the bytes that come next."""
+        """Return what is decompressed of the bytes that come next, none only at the end."""
+        self._refill()
         return self._slot[self._position :]
 
     def read(self, size: int) -> bytes:
@@ -425,9 +426,12 @@ class _Decompressed:
 
     def take(self, size: int) -> memoryview:
         """Return at most *size* bytes, none only at the end."""
-        if self._position == len(self._slot):
-            self._start += len(self._slot)
-            self._slot, self._position = next(self._slots, memoryview(b"")), 0
+        self._refill()
         piece = self._slot[self._position : self._position + size]
         self._position += len(piece)
         return piece
+
+    def _refill(self) -> None:
+        if self._position == len(self._slot):
+            self._start += len(self._slot)
+            self._slot, self._position = next(self._slots, memoryview(b"")), 0

@@ -1,6 +1,6 @@
 /*
- * What Python calls.  This file is included by every C file and is, as it stands, the cdef of cffi: prototypes and
- * comments only.  Results are 0 (or what the comment says) or a negative errno; nothing is copied, nothing is kept.
+ * What Python calls.  This file is included by every C file and is, as it stands, the cdef of cffi: prototypes, structs
+ * and comments only.  Results are 0 (or what the comment says) or a negative errno; nothing is copied, nothing is kept.
  */
 
 /* Merkle trees.  alg: the kernel's FS_VERITY_HASH_ALG_*; block_size: a power of two, 1024 to 65536; salt: 0 to 32 bytes. */
@@ -40,6 +40,37 @@ int cfs_store_file(int dir_fd, const void *data, size_t size);
 
 /* The sum of all bytes, each from 0 to 255. */
 uint64_t cfs_sum_bytes(const void *data, size_t size);
+
+/* Where a reader is in the chunks of a layer. */
+struct cfs_tar_place {
+	uint64_t position;	/* in the data */
+	uint64_t inline_left;	/* bytes of the chunk that are still to come; none: the head of a chunk comes */
+	uint64_t offset;	/* in the archive */
+	uint64_t padding;	/* bytes before the next header */
+};
+
+/* The digests of the objects, back to back. */
+struct cfs_digests {
+	const uint8_t *data;
+	size_t size;		/* bytes of one */
+	size_t count;
+};
+
+/* Entries: records of tar.c, 48 bytes each, and texts, for each of which there are 256 bytes a row. */
+struct cfs_tar_rows {
+	uint8_t *rows;
+	char *names;		/* with a slash behind each */
+	char *directories;	/* with a zero byte behind each */
+	uint8_t *values;	/* digests, contents, targets of links */
+	size_t capacity;	/* rows; at most 65535 */
+	size_t count;		/* from here on set by C */
+	size_t names_size, directories_size, values_size;
+	size_t directory_count, last_directory_size;
+};
+
+/* Read plain entries of a layer from the decompressed chunks of its splitstream. */
+int cfs_tar_read(const void *data, size_t size, struct cfs_tar_place *place, const struct cfs_digests *digests,
+		 struct cfs_tar_rows *rows);
 
 /* Put inodes into an EROFS image: records of them and of their xattrs are those of erofs.c.  -EINVAL: records that lie. */
 int cfs_erofs_pack_inodes(void *image, size_t image_size, const void *inodes, size_t inodes_size,

@@ -1,8 +1,12 @@
 """Layers without a repository: archives to indexes, and trees as a test reads them."""
 
+import io
+from collections.abc import Iterable
+
 from composefs import verity
 from composefs.digest import Algorithm
-from composefs.oci.index import Batch, Indexer, LayerIndex
+from composefs.oci.index import Batch, Indexer, LayerIndex, read_entries
+from composefs.splitstream import ContentType, SplitstreamReader, SplitstreamWriter
 from composefs.tar import Content, TarSplitter
 from composefs.tree import Directory, Inline, Object, Special, Symlink, walk
 
@@ -49,3 +53,35 @@ def described(root: Directory) -> dict[str, str]:
             case Special(type_, rdev):
                 found[name] = f"{type_:o} {rdev:x}"
     return found
+
+
+def chunks_of(archive: bytes, algorithm: Algorithm = Algorithm.SHA256) -> list[bytes | tuple[bytes, int]]:
+    """Return the chunks of an archive as a layer is stored: inline bytes, or digest and size of an object."""
+    found: list[bytes | tuple[bytes, int]] = []
+    for event in TarSplitter("layer").feed(archive):
+        if isinstance(event, Content):
+            found.append((verity.compute_digest(event.data, algorithm).raw, event.entry.size))
+        else:
+            found.append(bytes(event.data))
+    return found
+
+
+def stored(chunks: Iterable[bytes | tuple[bytes, int]], algorithm: Algorithm = Algorithm.SHA256) -> SplitstreamReader:
+    """Return a reader of the stream that *chunks* make."""
+    writer = SplitstreamWriter(algorithm, ContentType.LAYER, io.BytesIO)
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            writer.inline(chunk)
+        else:
+            writer.external(*chunk)
+    return SplitstreamReader(io.BytesIO(b"".join(writer.finish())), algorithm, "stream", ContentType.LAYER)
+
+
+def slow_index(reader: SplitstreamReader, label: str) -> list[Batch]:
+    """Return the index that `read_index` gives, made of one entry after another."""
+    batches: list[Batch] = []
+    indexer = Indexer(batches.append)
+    for entry, content in read_entries(reader, label):
+        indexer.add(entry, content)
+    indexer.flush()
+    return batches

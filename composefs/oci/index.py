@@ -10,29 +10,34 @@ import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from itertools import count, pairwise
 from struct import Struct
 from typing import NamedTuple
 
+from composefs.oci.rows import RowReader, Rows
 from composefs.splitstream import External, SplitstreamReader
+from composefs.splitstream import Inline as InlineChunk
 from composefs.tar import INLINE_MAX, REGULAR, Entry, TarSplitter
 from composefs.tree import NO_XATTRS, Content, Inline, Object, Special, Stat, Symlink
 
 BATCH_SIZE = 4096  # rows, less than 1 << 16; a guess: smaller ones share less, larger ones hold more memory
 _BATCH_WEIGHT = 1 << 22  # bytes; a guess: only what has huge names or xattrs gets there
 _KEPT_WEIGHT = 1 << 28  # bytes; a guess: eight times what a large image has in all its layers
+_PIECE = 1 << 11  # bytes of inline data between two looks for plain entries: an extended header, and what it is for
+_PAUSE_MAX = 64  # pieces; a guess, then a look costs less than a tenth
 _WHITEOUT_PREFIX = b".wh."
 _OPAQUE_NAME = b".wh..wh..opq"
 
 _ROW_WEIGHT = 64  # bytes of a row beside what differs in size
+_PLAIN_WEIGHT_MAX = 1024  # of an entry whose name and directory stand in its header, and whose value is short
 _STAT = Struct("<IIIqI")  # mode, uid, gid, mtime in seconds and nanoseconds
-assert Entry._fields[4:9] == ("mode", "uid", "gid", "mtime", "nanoseconds")
 _MTIME_END = 1 << 63
 _U32 = 0xFFFF_FFFF
 _NO_NAMES = frozenset([b"", b".", b".."])
 
 
 class Kind(IntEnum):
-    """What becomes of the name of an entry; *value* and *number* are those of its row."""
+    """What becomes of the name of an entry; *value* and *number* are those of its row.  Some are in csrc/tar.c, too."""
 
     OBJECT = 0  # a file: value is the digest of its object, number its size in bytes
     INLINE = 1  # a file: value is what it holds
@@ -123,15 +128,13 @@ class Indexer:
                 kind, value = _root(kind, value)
         place = self._places.get(directory)
         if place is None:
-            place = self._places[directory] = len(self._directories)
-            self._directories.append(_clean(directory))
-        key: tuple[object, ...] = entry[4:9]  # a tenth of the time of packing them
-        if xattrs:
-            key += tuple(sorted(xattrs.items()))
+            place = self._add_place(directory)
+        packed = _pack_stat(entry)
+        key = (packed, *sorted(xattrs.items())) if xattrs else packed
         number_of_stat = self._stats.get(key)
         if number_of_stat is None:
             number_of_stat = self._stats[key] = len(self._stats)
-            self._packed_stats += _pack_stat(entry)
+            self._packed_stats += packed
             if xattrs:
                 self._xattrs[number_of_stat] = xattrs
                 self._weight += sum(len(name) + len(value) for name, value in xattrs.items())
@@ -141,8 +144,35 @@ class Indexer:
             kind = Kind.OPAQUE if name == _OPAQUE_NAME else Kind.WHITEOUT
             name, value = name.removeprefix(_WHITEOUT_PREFIX), b""
         self._append((kind, place, name, number_of_stat, value, number, entry.offset))
-        self._weight += _ROW_WEIGHT + len(path) + len(value)
+        self._weight += _ROW_WEIGHT + len(name) + len(value)
         if len(self._kinds) >= BATCH_SIZE or self._weight > _BATCH_WEIGHT:
+            self.flush()
+
+    @property
+    def room(self) -> int:
+        """How many plain entries, whatever they are called and hold, the batch has room for."""
+        return min(BATCH_SIZE - len(self._kinds), (_BATCH_WEIGHT - self._weight) // _PLAIN_WEIGHT_MAX)
+
+    def add_rows(self, rows: Rows) -> None:
+        """Add the next entries, at most `room` of them; the index is the one that `add` gives of each."""
+        known = self._stats
+        new_stats = [packed for packed in dict.fromkeys(rows.stats) if packed not in known]
+        known.update(zip(new_stats, count(len(known))))
+        self._packed_stats += b"".join(new_stats)
+        places = [
+            self._add_place(directory) if (place := self._places.get(directory)) is None else place
+            for directory in rows.directories
+        ]
+        values = rows.joined_values
+        self._kinds += bytes(rows.kinds)
+        self._directory_numbers.extend([places[number] for number in rows.directory_numbers])
+        self._names += rows.names
+        self._stat_numbers.extend([known[packed] for packed in rows.stats])
+        self._values += [values[start:end] for start, end in pairwise((0, *rows.value_ends))]
+        self._numbers.extend(rows.numbers)
+        self._offsets.extend(rows.offsets)
+        self._weight += _ROW_WEIGHT * len(rows.kinds) + sum(map(len, rows.names)) + len(values)
+        if len(self._kinds) >= BATCH_SIZE:
             self.flush()
 
     def flush(self) -> None:
@@ -175,11 +205,17 @@ class Indexer:
         self._numbers.append(number)
         self._offsets.append(offset)
 
+    def _add_place(self, directory: bytes) -> int:
+        number = self._places[directory] = len(self._directories)
+        self._directories.append(_clean(directory))
+        self._weight += len(directory)
+        return number
+
     def _begin(self) -> None:
         self._kinds = bytearray()
         self._places: dict[bytes, int] = {}  # of directories, as they are spelled -> their numbers
         self._directories: list[bytes] = []
-        self._stats: dict[tuple[object, ...], int] = {}
+        self._stats: dict[object, int] = {}  # numbers by what is packed, with the xattrs where there are any
         self._packed_stats = bytearray()
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
         self._names: list[bytes] = []
@@ -216,32 +252,48 @@ def read_entries(reader: SplitstreamReader, label: str) -> Iterator[tuple[Entry,
         FormatError: the archive is broken, or files are not kept as those of a layer are.
     """
     found: list[tuple[Entry, bytes]] = []
-    for _ in _chunks(reader, label, lambda entry, content: found.append((entry, content))):
+
+    def on_entry(entry: Entry, content: bytes) -> None:
+        found.append((entry, content))
+
+    splitter = TarSplitter(label, on_entry)
+    for chunk in reader.chunks():
+        _feed(splitter, on_entry, chunk)
         yield from found
         found.clear()
+    splitter.close()
 
 
 def read_index(reader: SplitstreamReader, label: str) -> Iterator[Batch]:
     """Yield the index of a layer from its stream; errors are those of `read_entries`."""
     full: list[Batch] = []
     indexer = Indexer(full.append)
-    for _ in _chunks(reader, label, indexer.add):
+    splitter, chunks = TarSplitter(label, indexer.add), reader.open_chunks()
+    row_reader = RowReader(chunks, splitter)
+    pause, next_pause = 0, 1  # pieces to feed before a look for plain entries: longer, where there are none
+    while True:
+        if pause <= 0 and (place := splitter.boundary) is not None:
+            if (rows := row_reader.read(place, indexer.room)) is not None:
+                indexer.add_rows(rows)
+                next_pause = 1
+            pause, next_pause = next_pause, min(2 * next_pause, _PAUSE_MAX)
+        chunk = chunks.next(_PIECE)
+        if chunk is None:
+            break
+        _feed(splitter, indexer.add, chunk)
+        pause -= 1
         yield from full
         full.clear()
+    splitter.close()
     indexer.flush()
     yield from full
 
 
-def _chunks(reader: SplitstreamReader, label: str, on_entry: Callable[[Entry, bytes], None]) -> Iterator[None]:
-    """Go through the stream of a layer, and come back after each chunk."""
-    splitter = TarSplitter(label, on_entry)
-    for chunk in reader.chunks():
-        if isinstance(chunk, External):
-            on_entry(splitter.skip_contents(), chunk.digest.raw)
-        else:
-            splitter.feed_inline(chunk.data)
-        yield
-    splitter.close()
+def _feed(splitter: TarSplitter, on_entry: Callable[[Entry, bytes], None], chunk: InlineChunk | External) -> None:
+    if isinstance(chunk, External):
+        on_entry(splitter.skip_contents(), chunk.digest.raw)
+    else:
+        splitter.feed_inline(chunk.data)
 
 
 def meaning_of(entry: Entry, content: bytes) -> tuple[Kind, bytes, int]:

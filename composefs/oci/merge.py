@@ -51,10 +51,7 @@ class Merger:
         """Put *layer* over what there is; errors are those of `merge_layers`, and leave the tree half changed."""
         with paused_collector():
             for batch in layer.batches:
-                self._weight += batch.weight
-                if self._weight > _WEIGHT_MAX:
-                    what = f"more than {_WEIGHT_MAX} bytes of names and metadata in the layers up to here"
-                    raise FormatError(layer.label, batch.offsets[0], what)
+                self._weight = _heavier(self._weight, batch, layer.label)
                 _apply(self.root, batch, layer.label)
 
 
@@ -68,10 +65,12 @@ class OrderedMerger:
 
     def __init__(self, diff_ids: Sequence[str], *, keep: bool = False) -> None:
         self._diff_ids, self._keep = diff_ids, keep
+        self._last = {diff_id: number for number, diff_id in enumerate(diff_ids)}  # where it stands for the last time
         self._layers: dict[str, LayerIndex] = {}  # those that are still needed
         self._came: set[str] = set()
         self._merger: Merger | None = Merger()
         self._merged = 0  # of the diff_ids, from the lowest up
+        self._weight = 0  # of the layers that came in, and did not have to be read
 
     def __contains__(self, diff_id: str) -> bool:
         return diff_id in self._came
@@ -79,14 +78,17 @@ class OrderedMerger:
     def add(self, diff_id: str, layer: LayerIndex) -> None:
         """Take in a layer, and merge all below which none is missing; errors are those of `merge_layers`."""
         assert self._merger is not None
+        if isinstance(layer.batches, Sequence):  # which is in memory, perhaps for long
+            for batch in layer.batches:
+                self._weight = _heavier(self._weight, batch, layer.label)
         self._layers[diff_id] = layer
         self._came.add(diff_id)
         while self._merged < len(self._diff_ids) and self._diff_ids[self._merged] in self._came:
             done = self._diff_ids[self._merged]
             self._merger.apply(self._layers[done])
-            self._merged += 1
-            if not self._keep and done not in self._diff_ids[self._merged :]:
+            if not self._keep and self._last[done] == self._merged:
                 del self._layers[done]
+            self._merged += 1
 
     def tree(self) -> Directory:
         """Return the merged layers, a tree of its own each time, which takes *keep*; all must have come in."""
@@ -112,6 +114,15 @@ def find_origins(layers: Sequence[LayerIndex]) -> dict[bytes, int]:
                     directory = batch.directories[place]
                     origins[b"/" + directory + b"/" + name if directory else b"/" + name] = number
     return origins
+
+
+def _heavier(weight: int, batch: Batch, label: str) -> int:
+    """Return *weight* and that of *batch*, which is in the layer *label*."""
+    weight += batch.weight
+    if weight > _WEIGHT_MAX:
+        what = f"more than {_WEIGHT_MAX} bytes of names and metadata in the layers up to here"
+        raise FormatError(label, batch.offsets[0], what)
+    return weight
 
 
 def _apply(root: Directory, batch: Batch, label: str) -> None:

@@ -16,8 +16,8 @@ from composefs.oci.work import IndexJob, IndexResult, layer_label, read_layer, s
 from composefs.repository import Repository
 from composefs.splitstream import ContentType
 
-_POOL_COST = 1 << 22  # bytes of streams that are read in the time that it takes to start processes, about 0.4 s
-_PROOF_COST = 64  # bytes of contents that are hashed in the time that it takes to read one byte of a stream
+_POOL_COST = 1 << 25  # bytes of streams that are read in the time that it takes to start processes, about 0.4 s
+_PROOF_COST = 8  # bytes of contents that are hashed in the time that it takes to read one byte of a stream
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ EXTENSION_NAMES = {
 }
 _XATTR_PREFIX = b"SCHILY.xattr."
 _BLANKS = b" \t\n\v\f\r"
-_SIZE_LIMIT = 1 << 63  # bytes; offsets of files are signed
+OFFSET_LIMIT = 1 << 63  # bytes; offsets of files are signed
 
 
 class Entry(NamedTuple):
@@ -106,7 +106,7 @@ def entry_of(offset: int, fields: tuple[bytes, ...], pending: dict[bytes, bytes]
         entry = _extended(entry, pending)
     if not entry.path:
         raise ValueError("empty name")
-    if entry.size >= _SIZE_LIMIT:
+    if entry.size >= OFFSET_LIMIT:
         raise ValueError(f"size of {entry.size} bytes")
     return entry
 

@@ -18,6 +18,7 @@ from composefs.tar.header import (
     EXTENSION_NAMES,
     KIND,
     NAME,
+    OFFSET_LIMIT,
     PAX_GLOBAL,
     REGULAR,
     SIZE,
@@ -118,7 +119,7 @@ class TarSplitter:
         if self._pass(view, 0) < len(view):
             assert self._entry is not None
             what = f"{self._content_left} bytes of contents, where an object is due"
-            raise FormatError(self._source, self._base, what, self._entry.name)
+            raise FormatError(self._source, self._entry.offset, what, self._entry.name)
 
     def skip_contents(self) -> Entry:
         """Take the contents that are due now, all of them, for fed, and return whose they are.
@@ -129,10 +130,36 @@ class TarSplitter:
         entry = self._entry
         if entry is None or not self._content_left or self._content_left != entry.size:
             raise FormatError(self._source, self._offset, "an object, where no contents are due")
+        if self._offset + entry.size >= OFFSET_LIMIT:
+            raise FormatError(self._source, entry.offset, f"contents of {entry.size} bytes", entry.name)
         self._offset += entry.size
         self._content_left = 0
         self._inline_left = -entry.size % BLOCK
         return entry
+
+    @property
+    def boundary(self) -> tuple[int, int] | None:
+        """Where the next entry is due: the offset of the first byte not yet fed, and how many to pass over.
+
+        None: something else is due, or something is known that the next entry depends on.
+        """
+        if (
+            self._content_left
+            or self._small_left
+            or self._block
+            or self._extension is not None
+            or self._pending
+            or self._after_zeros
+        ):
+            return None
+        return self._offset, self._inline_left
+
+    def skip_entries(self, offset: int, padding: int) -> None:
+        """Take what is before *offset* for fed: whole entries, after which *padding* bytes are still to be passed over.
+
+        Errors of `close` name the right entry once another one was fed.
+        """
+        self._offset, self._inline_left = offset, padding
 
     def close(self) -> None:
         """Say that no more data comes.

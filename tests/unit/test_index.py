@@ -286,7 +286,7 @@ def test_incorrectly_stored(algorithm):
     writer.inline(archive)
     with pytest.raises(FormatError) as caught:
         list(read_index(reader_of(writer, algorithm), "layer L"))
-    assert str(caught.value) == "layer L, entry big, offset 0: 65 bytes of contents, where an object is due"
+    assert str(caught.value) == "layer L, entry big, offset 1024: 65 bytes of contents, where an object is due"
 
     writer = SplitstreamWriter(algorithm, ContentType.LAYER, io.BytesIO)
     writer.inline(archive[:512])

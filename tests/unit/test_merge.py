@@ -277,6 +277,38 @@ def test_merged_as_they_come():
         merger.add("a", index_of(Archive().file("no/x").end(), "layer a"))
 
 
+def test_too_much_waits(monkeypatch):
+    """Layers that wait for the lowest one are refused, too, before they fill the memory; others are read in time."""
+    layer = index_of(base().end())
+    monkeypatch.setattr(merge, "_WEIGHT_MAX", 3 * sum(batch.weight for batch in layer.batches))
+    merger = OrderedMerger(["lowest", *"abcde"])
+
+    merger.add("a", LayerIndex("read when it is merged", iter(layer.batches)))
+    for name in "bcd":
+        merger.add(name, layer)
+    with pytest.raises(FormatError, match="^layer, offset 0: more than .* bytes of names and metadata"):
+        merger.add("e", layer)
+
+
+class Counted(list):
+    """A list that counts how many of its items are looked at by index or slice."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        self.looks += len(range(*key.indices(len(self)))) if isinstance(key, slice) else 1
+        return super().__getitem__(key)
+
+
+def test_many_times():
+    """A layer that stands there a great many times is not looked for among all of them each time."""
+    stack = Counted(["a"] * 1000)
+
+    OrderedMerger(stack).add("a", LayerIndex("layer", ()))
+
+    assert stack.looks < 5 * len(stack)
+
+
 def test_origins():
     """Of each path the last layer that names it is known: what stands there is from that one."""
     layers = [

@@ -189,7 +189,7 @@ def test_pool_pays(monkeypatch):
         digest = Digest(Algorithm.SHA256, bytes(32))
         return [read.IndexJob("/", digest, size, "sha256:0", "/", number) for number, size in enumerate(sizes)]
 
-    much = 10 << 20
+    much = 40 << 20
     monkeypatch.setattr(read, "available_cpus", lambda: 4)
     assert not read.pool_pays([], None)
     assert not read.pool_pays(jobs(much), None)
@@ -197,7 +197,7 @@ def test_pool_pays(monkeypatch):
     assert not read.pool_pays(jobs(much, 1000, 1000), None)
     assert not read.pool_pays(jobs(much, much), 1)
     assert read.pool_pays(jobs(much, much), None)
-    assert read.pool_pays(jobs(*[1 << 20] * 20), 2)
+    assert read.pool_pays(jobs(*[4 << 20] * 20), 2)
 
 
 def entries(tmp_path, archive, algorithm=Algorithm.SHA256):
