@@ -147,6 +147,20 @@ def walk(root: Directory) -> Iterator[tuple[bytes, Node]]:
             stack.pop()
 
 
+def nodes(root: Directory) -> Iterator[Node]:
+    """Yield everything below *root*, itself first, in no order; what has several names comes as often.
+
+    For those who need no paths: in a deep tree, as an image may have, those are much larger than all else.
+    """
+    yield root
+    pending = [root]
+    while pending:
+        for node in pending.pop().entries.values():
+            yield node
+            if isinstance(node, Directory):
+                pending.append(node)
+
+
 def _name(entry: tuple[bytes, Node]) -> bytes:
     return entry[0]
 

@@ -25,7 +25,8 @@ _NAMES = st.one_of(
 ).filter(lambda name: name not in (b".", b".."))
 _SIZES = st.one_of(st.integers(0, 64), st.sampled_from([65, 4095, 4096, 4097, 9000]))
 _TARGETS = st.one_of(
-    st.sampled_from([b"a", b"../b", b"/usr/bin", b"\xff", b"x" * 64]), st.integers(1, 1024).map(lambda size: b"t" * size)
+    st.sampled_from([b"a", b"../b", b"/usr/bin", b"\xff", b"x" * 64]),
+    st.integers(1, 1024).map(lambda size: b"t" * size),
 )
 _DEVICES = st.sampled_from([os.makedev(0, 0), os.makedev(0, 0), os.makedev(1, 3), os.makedev(4095, 0xFFFFF)])
 _XATTR_NAMES = (

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from composefs.boot import transform_for_boot
 from composefs.cli import options, scanning
 from composefs.cli.transforms import add_transforms
 from composefs.digest import Digest
 from composefs.erofs.writer import write_image
+from composefs.oci.erofs import make_bootable
 from composefs.repository import Repository
 from composefs.repository.refs import check_ref
 from composefs.scan import Sharing
-from composefs.tree import Leaf, Object
 
 EXAMPLES = """\
 examples:
@@ -69,14 +68,7 @@ def _store(arguments: argparse.Namespace, repository: Repository) -> dict[int, D
     objects = repository.objects
     root = scanning.read_directory(arguments, repository.algorithm, objects, Sharing(arguments.sharing))
     if arguments.bootable:
-        transform_for_boot(root, lambda leaf: _read(repository, leaf))
+        make_bootable(repository, root)
     chosen = arguments.erofs_version
     versions = repository.meta.erofs_versions if chosen is None else (chosen,)
     return {version: repository.images.store(write_image(root, version)) for version in versions}
-
-
-def _read(repository: Repository, leaf: Leaf) -> bytes:
-    """Return the content of a file that is an object."""
-    assert isinstance(leaf.content, Object)  # a scan finds no other contents elsewhere
-    with repository.objects.open(Digest(repository.algorithm, leaf.content.digest)) as file:
-        return file.read()

@@ -13,9 +13,8 @@ LARGE = 10_000  # names in both trees; a guess: smaller ones are compared in no 
 _OF_A_GROUP = 100  # changes
 _GROUPS = 50
 _EQUAL = 2000  # names
-_PATH_MAX = (
-    4096  # bytes of the path of a directory that is looked into: no real one is longer, hostile ones fill memory
-)
+# Directories with longer paths are not looked into: real ones have none, and those of hostile images fill the memory.
+_PATH_MAX = 4096  # bytes
 _ALWAYS = (b"/usr", b"/run", b"/boot", b"/sysroot")  # what transforms go by
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from composefs.dumpfile.reader import (
     CONTENT,
+    DEVICES,
     DIGEST,
     GID,
     MODE,
@@ -25,6 +26,7 @@ from composefs.dumpfile.reader import (
     PAYLOAD,
     RDEV,
     SIZE,
+    TYPES,
     UID,
     XATTR,
     Dump,
@@ -65,12 +67,10 @@ DIGEST_SIZE = 32  # bytes; SHA-256 is all it knows
 DEPTH_MAX = 2047  # directories in one another, a limit of ours
 
 _U16, _U32, _U64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
-_TYPES = frozenset([stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
-_DEVICES = frozenset([stat.S_IFCHR, stat.S_IFBLK])
-_NUMBERS = {
-    10: re.compile(rb"[\t\v\f\r]*([+-]?)0*([0-9]*)"),
-    8: re.compile(rb"[\t\v\f\r]*([+-]?)0*([0-7]*)"),
-}  # by base
+_NUMBERS = {  # by base; `*+` never looks at a zero twice, of which a line may have millions
+    10: re.compile(rb"[\t\v\f\r]*+([+-]?)0*+([0-9]*+)"),
+    8: re.compile(rb"[\t\v\f\r]*+([+-]?)0*+([0-7]*+)"),
+}
 _DIGITS_MAX = 30  # more than any number below the maximum has
 _PLACEHOLDER_STAT = Stat(0, 0, 0, 0, 0)
 
@@ -165,7 +165,7 @@ class CReader(DumpReader):
 
     def _add_hard_link(self, path: bytes, fields: list[bytes], text: bytes) -> None:
         kind = stat.S_IFMT(_number(MODE, fields[MODE][1:], 8) & _U16)
-        if kind not in _TYPES or kind == stat.S_IFDIR:
+        if kind not in TYPES or kind == stat.S_IFDIR:
             raise wanted(MODE, "the type of a file that is no directory", fields[MODE])
         if path == b"/":
             raise wanted(MODE, "a directory at /", fields[MODE])
@@ -207,18 +207,18 @@ class CReader(DumpReader):
     def _parse_inode(self, fields: Sequence[bytes], xattrs: Mapping[bytes, bytes]) -> Inode:
         mode = _number(MODE, fields[MODE], 8)
         kind = stat.S_IFMT(mode & _U16)
-        if kind not in _TYPES:
+        if kind not in TYPES:
             raise wanted(MODE, "a mode with the type of a file", fields[MODE])
         link_count, uid = _number(NLINK, fields[NLINK]), _number(UID, fields[UID])
         gid, rdev = (_number_or_zero(index, fields[index], lenient=uid != 0) for index in (GID, RDEV))
-        if self._strict and rdev and kind not in _DEVICES:
+        if self._strict and rdev and kind not in DEVICES:
             raise wanted(RDEV, "0 for what is no device", fields[RDEV])
         seconds_text, _, nanoseconds_text = fields[MTIME].partition(b".")
         seconds, nanoseconds = _number(MTIME, seconds_text), _number(MTIME, nanoseconds_text)
         if seconds > _U64 >> 1:
             seconds -= _U64 + 1
         info = Stat(mode & PERMISSIONS, uid & _U32, gid & _U32, seconds, nanoseconds & _U32, xattrs)
-        return Inode(kind, link_count & _U32, rdev & _U32 if kind in _DEVICES else 0, info)
+        return Inode(kind, link_count & _U32, rdev & _U32 if kind in DEVICES else 0, info)
 
     def _parse_xattrs(self, text: bytes) -> dict[bytes, bytes]:
         if len(text) > XATTR_TEXT_MAX:

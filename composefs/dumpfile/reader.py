@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ LINE_MAX = 4 << 20  # bytes; the longest line that an image can hold has about 1
 
 FIELDS = ("PATH", "SIZE", "MODE", "NLINK", "UID", "GID", "RDEV", "MTIME", "PAYLOAD", "CONTENT", "DIGEST", "XATTR")
 PATH, SIZE, MODE, NLINK, UID, GID, RDEV, MTIME, PAYLOAD, CONTENT, DIGEST, XATTR = range(len(FIELDS))
+
+TYPES = frozenset([stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+DEVICES = frozenset([stat.S_IFCHR, stat.S_IFBLK])
 
 _KNOWN_MAX = 1 << 14  # texts that are remembered; a guess, far more than a root file system has owners and labels
 _SHOWN_MAX = 60  # characters of a field in a message

@@ -16,6 +16,7 @@ from typing import NoReturn
 from composefs.digest import Algorithm
 from composefs.dumpfile.reader import (
     CONTENT,
+    DEVICES,
     DIGEST,
     FIELDS,
     GID,
@@ -26,6 +27,7 @@ from composefs.dumpfile.reader import (
     PAYLOAD,
     RDEV,
     SIZE,
+    TYPES,
     UID,
     XATTR,
     Dump,
@@ -38,6 +40,7 @@ from composefs.dumpfile.reader import (
     wanted,
 )
 from composefs.dumpfile.text import ABSENT, object_digest, raw_digest
+from composefs.dumpfile.writer import count_names
 from composefs.errors import FormatError
 from composefs.tree import (
     PERMISSIONS,
@@ -64,8 +67,6 @@ XATTR_NAMES_MAX = 65535  # bytes of all names of an inode
 _U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
 _NANOSECONDS = 10**9  # in a second
 _BAD_NAMES = frozenset([b"", b".", b".."])
-_TYPES = frozenset([stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
-_DEVICES = frozenset([stat.S_IFCHR, stat.S_IFBLK])
 _NO_STAT = Stat(0, 0, 0, 0, 0)  # of a root that is a hard-link line
 
 
@@ -112,7 +113,7 @@ class RustReader(DumpReader):
     def _finish(self) -> Dump:
         if self._root is None:
             raise FormatError(self._source, 0, "wanted the line of / first, got none at all")
-        if self._replaced is not None and self._leaf_count != len(_leaves(self._root)):
+        if self._replaced is not None and self._leaf_count != len(count_names(self._root)):
             self._fail(self._replaced, "PATH: wanted one line for each file, got another of this path or one above")
         return Dump(self._root, {})
 
@@ -183,12 +184,12 @@ class RustReader(DumpReader):
     def _parse_inode(self, fields: Sequence[bytes], xattrs: Mapping[bytes, bytes]) -> Inode:
         mode = _number(MODE, fields[MODE], _U32, 8)
         kind = stat.S_IFMT(mode)
-        if kind not in _TYPES:
+        if kind not in TYPES:
             raise wanted(MODE, "a mode with the type of a file", fields[MODE])
         link_count = _number(NLINK, fields[NLINK], _U32)
         uid, gid = _number(UID, fields[UID], _U32), _number(GID, fields[GID], _U32)
         rdev = _number(RDEV, fields[RDEV], _U32)
-        if rdev and kind not in _DEVICES:
+        if rdev and kind not in DEVICES:
             raise wanted(RDEV, "0 for what is no device", fields[RDEV])
         seconds_text, point, nanoseconds_text = fields[MTIME].partition(b".")
         if not point:
@@ -277,18 +278,6 @@ def _decoded(text: bytes) -> str:
         return text.decode()
     except UnicodeDecodeError as error:
         raise Mistake(PATH, r"wanted UTF-8, or \xHH for other bytes", error.start) from None
-
-
-def _leaves(root: Directory) -> set[Leaf]:
-    leaves = set()
-    pending = [root]
-    while pending:
-        for node in pending.pop().entries.values():
-            if isinstance(node, Directory):
-                pending.append(node)
-            else:
-                leaves.add(node)
-    return leaves
 
 
 def _number(index: int, field: bytes, most: int, base: int = 10) -> int:

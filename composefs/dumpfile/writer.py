@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from composefs.dumpfile.text import escape_all, escape_field, escape_xattr, object_digest
-from composefs.tree import Backed, Content, Directory, Inline, Leaf, Node, Object, Stat, Symlink
+from composefs.tree import Backed, Content, Directory, Inline, Leaf, Node, Object, Stat, Symlink, nodes
 
 # path, size, mode, links, uid, gid, rdev, mtime; payload, content and digest in one; xattrs
 _LINE = b"%b %d %o %d %d %d %d %d.%d %b%b\n"
@@ -33,15 +33,7 @@ def format_dump(root: Directory) -> Iterator[bytes]:
 
 def count_names(root: Directory) -> Mapping[Leaf, int]:
     """Return how many names each leaf has in the tree *root*."""
-    leaves: list[Leaf] = []
-    pending = [root]
-    while pending:
-        for node in pending.pop().entries.values():
-            if isinstance(node, Leaf):
-                leaves.append(node)
-            else:
-                pending.append(node)
-    return Counter(leaves)
+    return Counter([node for node in nodes(root) if isinstance(node, Leaf)])
 
 
 def format_below(node: Node, path: bytes, counts: Mapping[Leaf, int]) -> Iterator[bytes]:

@@ -282,14 +282,6 @@ class RawImage:
             raise self.error(offset + index * _DIRENT_SIZE, what)
         return names, nids, types
 
-    def raw_xattrs(self, inode: Inode) -> dict[bytes, bytes]:
-        """Return the xattrs of *inode* as they are stored; of several with one name, the last.
-
-        Raises:
-            FormatError: they are broken.
-        """
-        return dict(self.xattrs(inode))
-
     def xattrs(self, inode: Inode) -> list[Xattr]:
         """Return the xattrs of *inode* as they are stored, shared ones first.
 

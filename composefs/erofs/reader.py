@@ -119,7 +119,8 @@ class ErofsReader(RawImage):
             elif name == ondisk.METACOPY:
                 metacopy = metacopy or value
             elif name == ondisk.REDIRECT:
-                redirect = value if redirect is None else redirect
+                if redirect is None or not self._counts(redirect):
+                    redirect = value
             elif name.startswith(ondisk.ESCAPED):
                 kept[self._unescaped.get(name) or self._unescape(name)] = value
         return _Attributes(self._share(kept, inode), metacopy, redirect, is_whiteout)
@@ -172,6 +173,10 @@ class ErofsReader(RawImage):
         if self.version == 2 and inode.size > _INLINE_MAX:
             raise self.error(inode.offset, f"a file has {inode.size} bytes in the image, more than {_INLINE_MAX}")
         return Inline(self.data(inode))
+
+    def _counts(self, redirect: bytes) -> bool:
+        """Tell whether *redirect* says where the content of a file is."""
+        return self._dialect is Dialect.C or redirect_digest(redirect) is not None
 
     def _place(self, redirect: bytes | None) -> bytes | None:
         """Return what is below the object directory the content of a file, by the value that says it."""

@@ -23,7 +23,7 @@ from composefs.erofs.layout import find_oldest, place_blocks, place_inodes
 from composefs.erofs.limits import UnfitError
 from composefs.erofs.lister import Lister
 from composefs.errors import TreeError, UsageError
-from composefs.tree import Directory, Leaf, is_whiteout, walk
+from composefs.tree import Directory, Leaf, is_whiteout, nodes, walk
 
 VERSIONS = (0, 1, 2)
 
@@ -94,7 +94,7 @@ def _list_inodes(
 
 def has_whiteout(root: Directory) -> bool:
     """Tell whether there is a whiteout in the tree, for which mkcomposefs makes an image of version 1 if it may."""
-    return any(isinstance(node, Leaf) and is_whiteout(node.content) for _, node in walk(root))
+    return any(isinstance(node, Leaf) and is_whiteout(node.content) for node in nodes(root))
 
 
 def _path_of(root: Directory, error: UnfitError) -> bytes:

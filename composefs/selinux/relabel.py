@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 
 from composefs.selinux.policy import Policy, advance
-from composefs.tree import NO_XATTRS, Directory, Leaf, Special, Stat, Symlink, walk
+from composefs.tree import NO_XATTRS, Directory, Leaf, Special, Stat, Symlink, nodes
 
 XATTR = b"security.selinux"
 
@@ -16,7 +16,7 @@ _SPECIAL = dict(zip((stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK), b
 
 def strip(root: Directory) -> None:
     """Remove the label of everything in the tree, in place."""
-    for _, node in walk(root):
+    for node in nodes(root):
         if XATTR in node.stat.xattrs:
             node.stat = _labelled(node.stat, None, NO_XATTRS)
 

@@ -95,7 +95,7 @@ def _check_inodes(reader, chance):
         inode = pending.pop(chance.randrange(len(pending)))
         # The reader bounds single calls, and who makes many has to stop by himself.
         room -= _attempt(reader.occupied, inode) or reader.size
-        for read in (reader.node_stat, reader.raw_xattrs, reader.content):
+        for read in (reader.node_stat, reader.xattrs, reader.content):
             _attempt(read, inode)
         if inode.type == stat.S_IFDIR:
             for entry in _check_directory(reader, inode, chance):

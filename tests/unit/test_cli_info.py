@@ -124,6 +124,16 @@ def test_missing_objects(image, call, tmp_path):
     assert "--basedir" in err[0]
 
 
+def test_missing_objects_are_sorted(call, tmp_path):
+    digests = [bytes([number]) * 32 for number in range(100)]
+    root = Directory(INFO, {digest.hex().encode(): leaf(Object(1, digest)) for digest in digests})
+    path = tmp_path / "many.cfs"
+    path.write_bytes(write_image(root))
+
+    wanted = [object_path(digest).decode() for digest in digests]
+    assert call("missing-objects", "--basedir", tmp_path, path) == (0, wanted, [])
+
+
 def test_sha512(tmp_path, call):
     """The digests of an image tell their algorithm."""
     path = tmp_path / "image"

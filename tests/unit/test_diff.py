@@ -8,6 +8,8 @@ import tracemalloc
 import pytest
 
 from composefs.diff import Field, Layer, as_json, compare, explain, groups, render
+from composefs.diff.causes import Cause
+from composefs.diff.explain import _cover, _Tried
 from composefs.digest import Algorithm
 from composefs.transform import XattrFilter, transform_for_oci
 from composefs.tree import Backed, Directory, Inline, Leaf, Object, Special, Stat, Symlink, object_path, walk
@@ -669,6 +671,19 @@ def test_causes_that_leave_the_same_are_told_once():
 
     assert (found.name, found.explained, found.total) == ("xattrs-filtered", 1, 2)
     assert "allowlist-only" in found.sentence
+
+
+def test_causes_that_others_cover_are_left_out():
+    """The cause that explains most is not told where two others explain all that it does, and more."""
+    units = frozenset((b"/%d" % number, "mode") for number in range(6))
+
+    def tried(name, *explained):
+        cause = Cause(name, name, name, lambda root: root)
+        return _Tried(((cause, False),), units - {(b"/%d" % number, "mode") for number in explained})
+
+    chosen = _cover(units, [tried("most", 0, 1, 2, 3), tried("left", 0, 1, 4), tried("right", 2, 3, 5)])
+
+    assert [cause.name for cause, _ in chosen] == ["left", "right"]
 
 
 def test_modes_with_other_bits():

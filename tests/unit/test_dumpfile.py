@@ -8,6 +8,7 @@ import pytest
 from composefs.dialect import Dialect
 from composefs.digest import Algorithm
 from composefs.dumpfile import (
+    c,
     count_names,
     format_below,
     format_dump,
@@ -200,6 +201,14 @@ def test_stats_and_xattrs_are_shared():
 def test_many_different_stats(monkeypatch):
     """What is remembered of earlier lines has a limit."""
     monkeypatch.setattr(reader, "_KNOWN_MAX", 3)
+    sizes = []
+    remember = reader._remember
+
+    def counted(known, key, value):
+        remember(known, key, value)
+        sizes.append(len(known))
+
+    monkeypatch.setattr(reader, "_remember", counted)
     lines = [b"/%d 0 100644 1 %d 0 0 1.0 - - - user.a=%d\n" % (number, number, number % 5) for number in range(20)]
 
     for dialect in Dialect:
@@ -208,6 +217,7 @@ def test_many_different_stats(monkeypatch):
         assert [node.stat.xattrs[b"user.a"] for node in entries.values()] == [
             b"%d" % (number % 5) for number in range(20)
         ]
+    assert max(sizes) == 3
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -513,12 +523,27 @@ def test_links_in_a_circle():
         parse(ROOT + links, Dialect.C)
 
 
-def test_a_long_chain_of_links():
+def test_a_long_chain_of_links(monkeypatch):
     """Every link is followed once."""
+    followed = []
+    find = c.CReader._find_leaf
+    monkeypatch.setattr(c.CReader, "_find_leaf", lambda self, link: followed.append(link) or find(self, link))
     lines = [b"/%d 0 @100644 - - - - - /%d\n" % (number, number + 1) for number in range(5000)]
     root = parse(ROOT + b"".join(lines) + b"/5000 0 100644 1 0 0 0 1.0 - - -\n", Dialect.C).root
 
     assert len(set(root.entries.values())) == 1
+    assert len(followed) == 5000
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("name", ["size", "mode"])
+def test_long_numbers(dialect, name):
+    """However many zeros begin it, what is no number is refused in no time, and not in an hour."""
+    zeros, short = b"0" * 1_000_000, parse_one(PLAIN, dialect)
+    number = zeros + PLAIN.split(b" ")[1 if name == "size" else 2]
+    assert parse_one(fields(PLAIN, **{name: number}), dialect).stat == short.stat
+    with pytest.raises(FormatError, match=f"{name.upper()}: wanted"):
+        parse_one(fields(PLAIN, **{name: number + b"x"}), dialect)
 
 
 @pytest.mark.parametrize("dialect", Dialect)

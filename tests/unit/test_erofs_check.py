@@ -90,6 +90,13 @@ def test_links_across_blocks(version):
         check_refused(image, what, read=structure, offset=4000)
 
 
+def test_links_to_the_end_of_a_block():
+    """They do not cross it."""
+    builder = ImageBuilder(1)
+    builder.data += bytes(4096 - len(builder.data) - 96)
+    check_structure(ErofsReader(old(builder, [(b"l", builder.inode(LINK, b"t" * 32))])))
+
+
 def test_links_in_blocks():
     """Targets in blocks of their own cross none."""
     builder = ImageBuilder(1, blocks=[b"t" * 4096])

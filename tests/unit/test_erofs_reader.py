@@ -13,7 +13,7 @@ from composefs.erofs.load import load_tree
 from composefs.erofs.reader import DirEntry, ErofsReader
 from composefs.erofs.superblock import IMAGE_MAX
 from composefs.errors import FormatError
-from composefs.tree import Backed, Inline, Object, Special, Stat, Symlink
+from composefs.tree import Backed, Inline, Object, Special, Stat, Symlink, object_path
 from tests.erofs_images import (
     CHARACTER,
     CHUNKED,
@@ -104,6 +104,18 @@ def test_too_large():
     """More than 1 GiB is not even looked at."""
     with mmap.mmap(-1, IMAGE_MAX + 1) as data:
         check_refused(data, f"has {IMAGE_MAX + 1} bytes, more than {IMAGE_MAX}", offset=0)
+    with mmap.mmap(-1, IMAGE_MAX) as data:
+        check_refused(data, "magic 0x0 instead of", offset=0)
+
+
+def test_start_of_shared_xattrs():
+    """It may be the end of the image, where there are none, and nothing behind that."""
+    image = bytearray(one(REGULAR))
+    end = len(image) // ondisk.BLOCK
+    struct.pack_into("<I", image, SUPERBLOCK + 44, end)
+    load_tree(image)
+    struct.pack_into("<I", image, SUPERBLOCK + 44, end + 1)
+    check_refused(image, f"shared xattrs in block {end + 1}, behind the end", offset=SUPERBLOCK + 44)
 
 
 def test_every_cut_is_refused_or_read():
@@ -144,7 +156,7 @@ def test_inode_of_the_root():
     assert (root.nid, root.offset, root.mode, root.link_count, root.size) == (36, 1152, 0o40755, 2, 4096)
     assert (root.uid, root.gid, root.mtime, root.nanoseconds, root.rdev) == (0, 0, 0, 0, 0)
     assert (root.xattrs_offset, root.tail_offset, root.layout, root.address) == (1184, 1216, PLAIN, 3)
-    assert reader.raw_xattrs(root) == {b"trusted.overlay.opaque": b"y"}
+    assert dict(reader.xattrs(root)) == {b"trusted.overlay.opaque": b"y"}
     assert reader.node_stat(root) == Stat(0o755, 0, 0, 0, 0)
     entries = reader.entries(root)
     assert entries[:3] == [DirEntry(b".", 36, 2), DirEntry(b"..", 36, 2), DirEntry(b"00", 38, 3)]
@@ -318,6 +330,22 @@ def test_objects(layout, entries, rust, c):
     assert load_tree(image).entries[b"f"].stat.xattrs == {}
 
 
+def test_repeated_xattrs_of_objects():
+    """As by composefs-rs, the first digest counts, and the first place that is that of an object."""
+    digest = bytes(32)
+    other = xattr(TRUSTED, b"overlay.metacopy", bytes([0, 36, 0, 1]) + digest)
+    elsewhere = xattr(TRUSTED, b"overlay.redirect", b"/" + object_path(digest))
+    nowhere = xattr(TRUSTED, b"overlay.redirect", b"/any/place")
+    for entries, wanted in (
+        ([METACOPY, other], Object(9, DIGEST)),
+        ([REDIRECT, elsewhere], Backed(9, OBJECT[1:])),
+        ([REDIRECT, nowhere], Backed(9, OBJECT[1:])),
+        ([nowhere, REDIRECT, elsewhere], Backed(9, OBJECT[1:])),
+        ([nowhere, nowhere], Backed(9)),
+    ):
+        assert content_of(one(REGULAR, xattrs=xattr_area(*entries), size=9, layout=CHUNKED)) == wanted
+
+
 def test_places_that_are_no_objects():
     """By composefs-rs they do not count."""
     area = xattr_area(xattr(4, b"overlay.redirect", b"/any/place"))
@@ -393,7 +421,7 @@ def test_xattrs_shared_first_and_last_wins():
         b"lustre.y": b"2",
         b"system.posix_acl_access": b"acl",
     }
-    assert reader.raw_xattrs(reader.inode(leaf)) == wanted
+    assert dict(reader.xattrs(reader.inode(leaf))) == wanted
     assert reader.node_stat(reader.inode(leaf)).xattrs == wanted
 
 

@@ -8,6 +8,9 @@ import pytest
 from composefs import _native
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
+from composefs.erofs.inodes import POINTER, Shape
+from composefs.erofs.layout import place_blocks
+from composefs.erofs.lister import Lister
 from composefs.erofs.load import load_tree
 from composefs.erofs.reader import ErofsReader
 from composefs.erofs.writer import has_whiteout, write_image
@@ -228,6 +231,27 @@ def test_homes():
         assert message == "/a: is not in the directory, or not by the name, that is its home"
 
 
+def test_homes_of_whiteouts():
+    """That a directory has a whiteout is said where this is at home, and nowhere else."""
+    whiteout = Leaf(INFO, WHITEOUT)
+    a, z = Directory(INFO, {b"x": whiteout}), Directory(INFO, {b"w": whiteout})
+    image = write_image(Directory(INFO, {b"a": a, b"z": z}), dialect=Dialect.C, homes={whiteout: (z, b"w")})
+    reader = ErofsReader(image)
+
+    assert reader.xattrs(inode_at(image, b"a")) == []
+    assert ondisk.WHITEOUTS_XATTRS[0] in dict(reader.xattrs(inode_at(image, b"z")))
+
+
+def test_addresses_of_chunks_in_blocks():
+    """The lower half of the block's number gives way to the chunk format, the upper one, of large images, does not."""
+    inodes = Lister(tree(Object(1 << 60, DIGEST)), 1, Dialect.RUST).inodes
+    inodes.shapes[-1] = Shape(1, ondisk.LAYOUT_CHUNKED, block_count=1, pointer=31)
+
+    place_blocks(inodes, [len(inodes) - 1], 0x12345)
+
+    assert inodes.get(POINTER, len(inodes) - 1) == 0x1001F
+
+
 def test_versions():
     for version, dialect in ((3, Dialect.RUST), (-1, Dialect.RUST), (2, Dialect.C)):
         with pytest.raises(UsageError, match=f"^no image has version {version} in the dialect {dialect.value}$"):
@@ -293,6 +317,7 @@ def test_objects_are_backed_files():
                 is_object = are_objects >> number & 1
                 content = Object(5, digest) if is_object else Backed(5, object_path(digest), digest)
                 entries[b"%d" % number] = Leaf(INFO._replace(xattrs={b"user.a": b"x", b"security.b": b"y"}), content)
+            entries[b"elsewhere"] = Leaf(entries[b"0"].stat, Backed(5, b"else/where", digests[2]))
             images.append(write_image(Directory(INFO, entries), version))
         assert images[0] == images[1] == images[2] == images[3]
 
