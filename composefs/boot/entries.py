@@ -20,6 +20,8 @@ ReadContent: TypeAlias = Callable[[Leaf], bytes]
 _LOADER_ENTRIES = b"/boot/loader/entries"
 _MODULES = b"/usr/lib/modules"
 _FILE_KEYS = ("linux", "initrd", "efi")  # of a Type 1 entry: their values name files
+_ENTRY_MAX = 1 << 20  # bytes of a Type 1 entry; a guess: real ones have some hundreds
+_PAYLOAD_MAX = 1 << 30  # bytes of an aboot payload; a guess: several times what kernel and initrd have
 _SEPARATORS = (" ", "\t", "\f", "\r")  # behind such a key
 
 # magic; sizes and addresses of kernel, ramdisk and second stage; address of tags; page size; header version;
@@ -56,7 +58,7 @@ def _type1_entries(root: Directory, read_content: ReadContent) -> Iterator[bytes
         if not name.endswith(b".conf"):
             continue
         path = _LOADER_ENTRIES + b"/" + name
-        data = contents(regular(node, path), read_content)
+        data = contents(regular(node, path), path, read_content, _ENTRY_MAX)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -130,7 +132,7 @@ def _aboot_payload(root: Directory, read_content: ReadContent) -> bytes | None:
     ((version, payload),) = payloads
     path = b"/boot/aboot-" + version + b".img"
     source = path.decode("utf-8", "backslashreplace")
-    data = contents(payload, read_content)
+    data = contents(payload, path, read_content, _PAYLOAD_MAX)
     if data.startswith(_ANDROID_MAGIC):
         _check_android(source, data)
         return path
@@ -205,11 +207,18 @@ def regular(node: Node, path: bytes) -> Leaf:
     return node
 
 
-def contents(leaf: Leaf, read_content: ReadContent) -> bytes:
-    """Return the contents of a regular file."""
+def contents(leaf: Leaf, path: bytes, read_content: ReadContent, size_max: int) -> bytes:
+    """Return the contents of the regular file at *path*.
+
+    Raises:
+        TreeError: it has more than *size_max* bytes, and is not in the image itself.
+    """
     content = leaf.content
     if isinstance(content, Inline):
         return content.data
     if isinstance(content, Backed) and content.path is None and content.digest is None:
         return b""  # sparse, which the reference reads as nothing
+    assert isinstance(content, Object | Backed)
+    if content.size > size_max:
+        raise TreeError(path, f"is too large: {content.size} bytes of at most {size_max}")
     return read_content(leaf)

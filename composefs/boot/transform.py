@@ -69,7 +69,7 @@ def _policy_file(root: Directory, path: bytes, read_content: ReadContent) -> byt
         return None  # sparse: as if it were missing
     if isinstance(content, Object | Backed):
         _check_policy_size(path, content.size)
-    return contents(leaf, read_content)
+    return contents(leaf, path, read_content, selinux.FILE_SIZE_MAX)
 
 
 def _policy_file_on_disk(directory: str, path: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ import sys
 
 from composefs.cli import options
 from composefs.erofs.reader import ErofsReader
+from composefs.erofs.superblock import IMAGE_MAX
 from composefs.errors import FormatError, UsageError
 from composefs.repository.refs import check_ref
 
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("the image comes on standard input: redirect it from a file or a pipe")
     with options.open_repository(arguments) as repository:
         repository.check_writable()
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(IMAGE_MAX + 1)  # if there is that much, it is refused
         if not data:
             raise FormatError("standard input", 0, "is empty, where an EROFS image is wanted")
         ErofsReader(data, "standard input")  # the reference takes anything, and finds out when it mounts

@@ -47,8 +47,11 @@ class ErofsRequest:
         """Return the request for the format *version*, or for those of *repository*.
 
         Raises:
-            UsageError: there is no such format.
+            UsageError: there is no such format, or no image there can have the digest *expected*.
         """
+        if expected is not None and expected.algorithm is not repository.algorithm:
+            has, wanted = repository.algorithm.value, expected.algorithm.value
+            raise UsageError(f"the expected digest is of {wanted}, images here of {has}")
         if version is not None and version not in EROFS_VERSIONS:
             raise UsageError(f"EROFS format {version} is none of {EROFS_VERSIONS}")
         return cls(repository.meta.erofs_versions if version is None else (version,), bootable, expected)

@@ -90,51 +90,39 @@ def name_image(
     Returns:
         The manifest's stream.
     """
-    with repository.naming():
-        return _name_image(repository, image, layers, imported, images, tag, before_sync)
+    with repository.naming():  # so that what another import adds meanwhile is not lost
+        streams = repository.streams
+        refs = {diff_id: layers[diff_id] for diff_id in image.diff_ids}
+        names = {layer_name(diff_id): digest for diff_id, digest in refs.items() if diff_id in imported}
+        unnamed = [made.digest for made in images if not repository.images.find(made.digest)]
 
+        config_key = config_name(image.manifest.config.digest)
+        recorded = slots.recorded(images)
+        config, old_refs = _find_json(repository, config_key, ContentType.CONFIG, refs | recorded, image.config_bytes)
+        others = {key: digest for key, digest in old_refs.items() if key not in refs and key not in recorded}
+        kept = {key: digest for key, digest in others.items() if repository.objects.exists(digest)}
+        if config is None or kept != others:
+            # Images of earlier imports stay referred to: they are made of the same layers.
+            recorded |= kept
+            refs_of_config = refs | {key: recorded[key] for key in sorted(recorded, key=slots.key_order)}
+            names[config_key] = config = store_json(repository, ContentType.CONFIG, image.config_bytes, refs_of_config)
 
-def _name_image(
-    repository: Repository,
-    image: Image,
-    layers: Mapping[str, Digest],
-    imported: Collection[str],
-    images: Sequence[ErofsImage],
-    tag: str | None,
-    before_sync: Callable[[], None],
-) -> Digest:
-    streams = repository.streams
-    refs = {diff_id: layers[diff_id] for diff_id in image.diff_ids}
-    names = {layer_name(diff_id): digest for diff_id, digest in refs.items() if diff_id in imported}
-    unnamed = [made.digest for made in images if not repository.images.find(made.digest)]
+        refs = {f"config:{image.manifest.config.digest}": config} | refs
+        manifest_key = manifest_name(image.descriptor.digest)
+        manifest, _ = _find_json(repository, manifest_key, ContentType.MANIFEST, refs, image.manifest_bytes)
+        if manifest is None:
+            names[manifest_key] = manifest = store_json(repository, ContentType.MANIFEST, image.manifest_bytes, refs)
 
-    config_key = config_name(image.manifest.config.digest)
-    recorded = slots.recorded(images)
-    config, old_refs = _find_json(repository, config_key, ContentType.CONFIG, refs | recorded, image.config_bytes)
-    others = {key: digest for key, digest in old_refs.items() if key not in refs and key not in recorded}
-    kept = {key: digest for key, digest in others.items() if repository.objects.exists(digest)}
-    if config is None or kept != others:
-        # Images of earlier imports stay referred to: they are made of the same layers.
-        recorded |= kept
-        refs_of_config = refs | {key: recorded[key] for key in sorted(recorded, key=slots.key_order)}
-        names[config_key] = config = store_json(repository, ContentType.CONFIG, image.config_bytes, refs_of_config)
-
-    refs = {f"config:{image.manifest.config.digest}": config} | refs
-    manifest_key = manifest_name(image.descriptor.digest)
-    manifest, _ = _find_json(repository, manifest_key, ContentType.MANIFEST, refs, image.manifest_bytes)
-    if manifest is None:
-        names[manifest_key] = manifest = store_json(repository, ContentType.MANIFEST, image.manifest_bytes, refs)
-
-    if names or unnamed:
-        before_sync()
-        repository.sync()
-        for digest in unnamed:
-            repository.images.link(digest)
-        for name, digest in names.items():
-            streams.link(name, digest)
-    if tag is not None:
-        streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", manifest_key)
-    return manifest
+        if names or unnamed:
+            before_sync()
+            repository.sync()
+            for digest in unnamed:
+                repository.images.link(digest)
+            for name, digest in names.items():
+                streams.link(name, digest)
+        if tag is not None:
+            streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", manifest_key)
+        return manifest
 
 
 def store_json(repository: Repository, content_type: bytes, data: bytes, refs: dict[str, Digest]) -> Digest:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from composefs.errors import FormatError, NotFoundError, UsageError
+from composefs.errors import ComposefsError, FormatError, NotFoundError, UsageError
 from composefs.oci.names import config_name, manifest_name
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, encode_tag
@@ -17,6 +18,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DIGEST_MARK = "@"  # what follows is a digest; without it, a digest is taken for one if no tag is called so
 _MANIFEST_PREFIX = manifest_name("")
 _CONFIG_REF = "config:"  # what begins the name of a manifest's reference to its config
+
+_log = logging.getLogger(__name__)
 
 
 class NamedBy(Enum):
@@ -130,10 +133,16 @@ def _sole_manifest(repository: Repository, config: str) -> str | None:
 
 def _manifests_of(repository: Repository, config: str) -> Iterator[str]:
     for name, digest in repository.streams.names():
-        if name.startswith(_MANIFEST_PREFIX):
+        if not name.startswith(_MANIFEST_PREFIX):
+            continue
+        try:
             with repository.streams.open_object(digest, name, ContentType.MANIFEST) as stream:
-                if _CONFIG_REF + config in stream.reader.named_refs:
-                    yield name.removeprefix(_MANIFEST_PREFIX)
+                found = _CONFIG_REF + config in stream.reader.named_refs
+        except ComposefsError as error:
+            _log.warning("%s: %s", name, error)  # most likely it is that of another config
+            continue
+        if found:
+            yield name.removeprefix(_MANIFEST_PREFIX)
 
 
 def _manifest_of(stream: str, tag: str) -> str:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from composefs import _native
 from composefs.digest import Algorithm
 from composefs.errors import NotFoundError, RepositoryError
 from composefs.repository import create, meta
@@ -193,8 +192,8 @@ class Repository:
             os.close(fd)
 
     def sync(self) -> None:
-        """Wait until all that was written is on disk; names of streams come after this."""
-        _native.syncfs(self._fd)
+        """Wait until all objects are on disk; names of streams and images come after this."""
+        self.objects.sync()
 
 
 def _lock_shared(fd: int, path: str) -> None:

@@ -36,17 +36,22 @@ class ImageStore:
         return Digest(self._algorithm, digest)
 
     def link(self, digest: Digest) -> None:
-        """Name the stored image *digest* by its digest; flush the file system before."""
-        refs.link(self._repository_fd, f"{DIRECTORY}/{digest.hex}", f"{OBJECTS}/{digest.object_path}")
+        """Name the stored image *digest* by its digest; flush the file system before.
+
+        Raises:
+            RepositoryError: what has that name is no link.
+        """
+        refs.link(self._repository_fd, f"{DIRECTORY}/{digest.hex}", f"{OBJECTS}/{digest.object_path}", self._path)
 
     def set_ref(self, ref: str, digest: Digest) -> None:
         """Make `refs/`*ref* stand for the named image *digest*, whatever it stood for before.
 
         Raises:
             UsageError: no image can be called so.
+            RepositoryError: there are names below it, or one above it.
         """
         refs.check_ref(ref)
-        refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{digest.hex}")
+        refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{digest.hex}", self._path)
 
     def refs(self) -> Iterator[tuple[str, str]]:
         """Yield name below `refs/`, and what it stands for in hexadecimal, of every ref, sorted."""
@@ -62,14 +67,14 @@ class ImageStore:
         return self._objects.exists(digest)
 
     def resolve(self, name: str) -> Digest:
-        """Return the image that *name* stands for: hexadecimal digits, `refs/NAME`, or a bare ref.
+        """Return the image that *name* stands for: hexadecimal digits, or `sha512:HEX`, `refs/NAME`, a bare ref.
 
         Raises:
             NotFoundError: none.
             RepositoryError: the name leads to something that is no image.
         """
         ref = name.removeprefix(_REF_PREFIX)
-        entry = name if ref == name else None
+        entry = name.removeprefix(f"{self._algorithm.hash_name}:") if ref == name else None
         text = None
         if entry is not None and "/" not in entry:
             text = self._read(f"{DIRECTORY}/{entry}")

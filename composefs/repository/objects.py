@@ -44,6 +44,7 @@ _UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what
 # Why a file cannot get another name, or cannot be sealed: another file system; owner and mode (protected_hardlinks in
 # proc(5)); too many names, or none left; open for writing.
 _NO_LINK = frozenset([errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOENT, errno.ETXTBSY])
+_NO_FILE = frozenset([errno.ELOOP, errno.ENXIO])  # why what is a link, or a socket, cannot be opened
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
 
@@ -194,21 +195,25 @@ class ObjectStore:
             IntegrityError: its contents have another digest.
         """
         path = digest.object_path
+        where = f"{self._path}/{self._name}/{path}"
         try:
             fd = os.open(path, _READ_FLAGS, dir_fd=self._directory())
         except FileNotFoundError:
             raise NotFoundError(f"{self._path}: no object {digest}") from None
         except OSError as error:
+            if error.errno in _NO_FILE:
+                raise IntegrityError(where, digest.hex, "no regular file") from None
             raise self._located(error, path) from None
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise IntegrityError(where, digest.hex, "no regular file")
             got = self._prove(fd)
+            if got != digest.raw:
+                self._broken.add(digest.raw)
+                raise IntegrityError(where, digest.hex, got.hex() if got else "no fs-verity")
         except BaseException:
             os.close(fd)
             raise
-        if got != digest.raw:
-            os.close(fd)
-            self._broken.add(digest.raw)
-            raise IntegrityError(f"{self._path}/{self._name}/{path}", digest.hex, got.hex() if got else "no fs-verity")
         return open(fd, "rb")
 
     def exists(self, digest: Digest) -> bool:
@@ -229,6 +234,10 @@ class ObjectStore:
                 names = self._names(f"{first:02x}")
                 missing.update(raw for raw in asked if raw.hex()[2:] not in names)
         return missing
+
+    def sync(self) -> None:
+        """Wait until all objects are on disk."""
+        _native.syncfs(self._directory(make=True))  # whose file system need not be that of the repository
 
     def spill(self) -> BinaryIO:
         """Return an empty file without a name, on the repository's file system, to read and write."""
@@ -451,6 +460,7 @@ class _Staging:
             return False  # another worker was faster
         except OSError as error:
             raise store._located(error, path) from None
+        store._broken.discard(digest)
         return True
 
     def forget_name(self) -> None:
@@ -475,6 +485,10 @@ class _Staging:
             _native.link_fd(self.fd, directory, name)
             self._name = name
         _native.rename(directory, self._name, directory, path, 0 if replace else _native.RENAME_NOREPLACE)
+        if replace:
+            # Where both were names of one file, rename(2) has done nothing.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=directory)
         self._name = None
 
     def _seal(self, digest: bytes, path: str) -> None:

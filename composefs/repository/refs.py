@@ -8,7 +8,9 @@ images/<hex>           -> ../objects/xx/rest
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -18,21 +20,25 @@ from composefs.errors import RepositoryError, UsageError
 from composefs.repository.objects import make_directory
 
 OCI_TAGS = "oci"  # directory below streams/refs
+_NO_LINK = frozenset([errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG])  # what readlink(2) gives then
+_NAME_MAX = 255  # bytes of a file's name on every Linux file system
 _RESERVED_MARK = "@"  # what begins with it is a digest, not a tag
 
 
-def link(repository_fd: int, path: str, target: str) -> None:
-    """Make *path* a symbolic link to *target*, both relative to the repository, replacing another link."""
-    parents = PurePosixPath(path).parts[:-1]
-    text = os.path.relpath(target, "/".join(parents) or ".")
+def link(repository_fd: int, path: str, target: str, repository: str) -> None:
+    """Make *path* a symbolic link to *target*, both relative to *repository*, replacing another link.
+
+    Raises:
+        RepositoryError: something else than a link stands there, or than a directory on the way.
+    """
+    parent = os.path.dirname(path)
+    _make_directories(repository_fd, parent, f"{repository}/{path}", repository)
+    text = os.path.relpath(f"/{target}", f"/{parent}")  # absolute, or it would ask for the current directory
     try:
         os.symlink(text, path, dir_fd=repository_fd)
         return
-    except FileNotFoundError:
-        for depth in range(1, len(parents) + 1):
-            make_directory("/".join(parents[:depth]), repository_fd)
     except FileExistsError:
-        if os.readlink(path, dir_fd=repository_fd) == text:
+        if read(repository_fd, path, repository) == text:
             return
     name = f".symlink-{os.urandom(6).hex()}"
     os.symlink(text, name, dir_fd=repository_fd)
@@ -41,6 +47,17 @@ def link(repository_fd: int, path: str, target: str) -> None:
     except BaseException:
         os.unlink(name, dir_fd=repository_fd)
         raise
+
+
+def _make_directories(repository_fd: int, path: str, wanted: str, repository: str) -> None:
+    """Make the directory *path* and those above it, of which only the first may be a link: names are links, too."""
+    top, *below = PurePosixPath(path).parts
+    make_directory(top, repository_fd)
+    for name in below:
+        top = f"{top}/{name}"
+        make_directory(top, repository_fd)
+        if not stat.S_ISDIR(os.stat(top, dir_fd=repository_fd, follow_symlinks=False).st_mode):
+            raise RepositoryError(wanted, f"cannot be made: {repository}/{top} is a name already")
 
 
 def read(repository_fd: int, path: str, repository: str) -> str | None:
@@ -53,8 +70,11 @@ def read(repository_fd: int, path: str, repository: str) -> str | None:
         return os.readlink(path, dir_fd=repository_fd)
     except FileNotFoundError:
         return None
-    except OSError:
-        raise RepositoryError(f"{repository}/{path}", "is no symbolic link") from None
+    except OSError as error:
+        where = f"{repository}/{path}"
+        if error.errno not in _NO_LINK:
+            raise OSError(error.errno, error.strerror, where) from None
+        raise RepositoryError(where, "is no symbolic link") from None
 
 
 def object_of(text: str, algorithm: Algorithm, path: str) -> Digest:
@@ -74,21 +94,33 @@ def object_of(text: str, algorithm: Algorithm, path: str) -> Digest:
 
 def walk(repository_fd: int, directory: str) -> Iterator[tuple[str, str]]:
     """Yield path below *directory* and text of every link there, at any depth, sorted by path."""
+    pending: list[tuple[str, str | None]] = [("", None)]  # paths, and texts of those that are links; the next one last
+    while pending:
+        path, text = pending.pop()
+        if text is not None:
+            yield path, text
+        else:
+            pending += reversed(_list(repository_fd, directory, path))
+
+
+def _list(repository_fd: int, top: str, path: str) -> list[tuple[str, str | None]]:
+    """Return the links and directories in the directory *path* below *top*, as `walk` has them."""
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=repository_fd)
+        where = os.path.join(top, path)
+        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=repository_fd)
     except FileNotFoundError:
-        return
+        return []
+    found: list[tuple[str, str | None]] = []
     try:
         with os.scandir(fd) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            if entry.is_symlink():
-                yield entry.name, os.readlink(entry.name, dir_fd=fd)
-            elif entry.is_dir(follow_symlinks=False):
-                for path, text in walk(fd, entry.name):
-                    yield f"{entry.name}/{path}", text
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_symlink():
+                    found.append((os.path.join(path, entry.name), os.readlink(entry.name, dir_fd=fd)))
+                elif entry.is_dir(follow_symlinks=False):
+                    found.append((os.path.join(path, entry.name), None))
     finally:
         os.close(fd)
+    return found
 
 
 def check_ref(ref: str) -> None:
@@ -97,8 +129,7 @@ def check_ref(ref: str) -> None:
     Raises:
         UsageError: *ref* is such a name.
     """
-    parts = ref.split("/")
-    if "\0" in ref or any(part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts):  # NAME_MAX
+    if not all(_is_name(part) and len(os.fsencode(part)) <= _NAME_MAX for part in ref.split("/")):
         raise UsageError(f"{ref!r} is no name for a reference")
 
 
@@ -108,14 +139,24 @@ def encode_tag(name: str) -> str:
     Raises:
         UsageError: a tag cannot be called so.
     """
-    if not name or name in (".", "..") or "\0" in name:
+    if not _is_name(name):
         raise UsageError(f"{name!r} is no name for an image")
     if name.startswith(_RESERVED_MARK):
         raise UsageError(f"the name {name!r} begins with {_RESERVED_MARK}, which is for digests")
     encoded = name.replace("%", "%25").replace("/", "%2F")
-    if len(os.fsencode(encoded)) > 255:  # NAME_MAX of every Linux file system
-        raise UsageError(f"the name {name!r} is too long: {len(os.fsencode(encoded))} of 255 bytes once encoded")
+    size = len(os.fsencode(encoded))
+    if size > _NAME_MAX:
+        raise UsageError(f"the name {name!r} is too long: {size} of {_NAME_MAX} bytes once encoded")
     return encoded
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a file could be called *text*, slashes and length aside."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair, which stands for no byte
+        return False
+    return text not in ("", ".", "..") and "\0" not in text
 
 
 def decode_tag(encoded: str) -> str:

@@ -40,8 +40,12 @@ class StreamStore:
         return Digest(self._algorithm, digest)
 
     def link(self, name: str, digest: Digest) -> None:
-        """Name the stored stream *digest*; flush the file system before."""
-        refs.link(self._repository_fd, f"{DIRECTORY}/{name}", f"{OBJECTS}/{digest.object_path}")
+        """Name the stored stream *digest*; flush the file system before.
+
+        Raises:
+            RepositoryError: what has that name is no link.
+        """
+        refs.link(self._repository_fd, f"{DIRECTORY}/{name}", f"{OBJECTS}/{digest.object_path}", self._path)
 
     def find(self, name: str) -> Digest | None:
         """Return the object that the stream *name* is, or None; whether it exists is not tested.
@@ -101,9 +105,10 @@ class StreamStore:
 
         Raises:
             UsageError: nothing can be called so.
+            RepositoryError: there are names below it, or one above it.
         """
         refs.check_ref(ref)
-        refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{name}")
+        refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{name}", self._path)
 
     def unset_ref(self, ref: str) -> None:
         """Remove `refs/`*ref*; what it stood for stays until garbage is collected.

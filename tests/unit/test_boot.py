@@ -75,6 +75,15 @@ def test_contents_beside_the_image_are_read():
         transform_for_boot(tree({ENTRY: leaf}), lambda asked: b"linux /none" if asked is leaf else None)
 
 
+@pytest.mark.parametrize("path", [ENTRY, b"/boot/aboot-6.1.img"])
+def test_what_is_too_large_is_not_read(path):
+    """A file that would fill the memory is refused by its size."""
+    leaf = Leaf(PLAIN, Object(1 << 40, b"d" * 32))
+
+    with pytest.raises(TreeError, match=f"^{path.decode()}: is too large: 1099511627776 bytes of at most "):
+        transform_for_boot(tree({path: leaf}), unread)
+
+
 def label_of(node):
     return node.stat.xattrs.get(LABEL)
 

@@ -1,5 +1,6 @@
 """`composefs images` and what the global options ask of a repository."""
 
+import io
 import json
 from collections.abc import Callable
 
@@ -7,7 +8,13 @@ import pytest
 
 import composefs
 from composefs import Algorithm, Repository
-from composefs.cli import main
+from composefs.cli import import_image, main
+from composefs.erofs import superblock
+from composefs.erofs.writer import write_image
+from composefs.repository import refs
+from composefs.repository.images import ImageStore
+from composefs.verity import compute_digest
+from tests.images import directory, inline
 
 
 @pytest.fixture
@@ -100,3 +107,74 @@ def test_public_names():
     assert set(composefs.__all__) <= set(dir(composefs))
     with pytest.raises(AttributeError, match="module 'composefs' has no attribute 'Repositori'"):
         composefs.Repositori  # noqa: B018
+
+
+def give(monkeypatch, data):
+    """Let *data* come on standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_import_image(path, capsys, monkeypatch):
+    """An image is stored and flushed, gets its names after that, and its id is printed."""
+    image = bytes(write_image(directory({"a": inline(b"a")}), 1))
+    order = []
+    link, sync, store = refs.link, Repository.sync, ImageStore.store
+    monkeypatch.setattr(refs, "link", lambda *a: (order.append(a[1]), link(*a))[1])
+    monkeypatch.setattr(Repository, "sync", lambda self: (order.append("sync"), sync(self))[1])
+    monkeypatch.setattr(ImageStore, "store", lambda self, data: (order.append("store"), store(self, data))[1])
+    give(monkeypatch, image)
+
+    status, (text,), err = call(capsys, "--repo", path, "import-image", "new/one")
+
+    digest = compute_digest(image, Algorithm.SHA256)
+    assert (status, text, err) == (0, str(digest), [])
+    assert ids(path)["new/one"] == digest.hex
+    assert order == ["store", "sync", f"images/{digest.hex}", "images/refs/new/one"]
+    with Repository.open(path) as repository, repository.images.open("new/one") as file:
+        assert file.read() == image
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "offset 0: is empty, where an EROFS image is wanted"),
+        (b"no image", "offset 8: the image ends before its inodes, which begin at 1152"),
+    ],
+)
+def test_import_no_image(path, capsys, monkeypatch, data, what):
+    """What is no image is neither stored nor named."""
+    before = sorted(path.rglob("*"))
+    give(monkeypatch, data)
+
+    assert call(capsys, "--repo", path, "import-image", "new") == (1, [], [f"composefs: standard input, {what}"])
+    assert sorted(path.rglob("*")) == before
+
+
+class Endless(io.RawIOBase):
+    """A stream of zero bytes that complains when too many of them are read."""
+
+    def __init__(self):
+        self.left = 1 << 20
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.left -= len(buffer)
+        assert self.left > 0
+        buffer[:] = bytes(len(buffer))
+        return len(buffer)
+
+
+def test_import_endless_image(path, capsys, monkeypatch):
+    """Of an image that is larger than any may be, no more is read than shows it."""
+    monkeypatch.setattr(import_image, "IMAGE_MAX", 1 << 16)
+    monkeypatch.setattr(superblock, "IMAGE_MAX", 1 << 16)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    before = ids(path)
+
+    status, out, err = call(capsys, "--repo", path, "import-image", "new")
+
+    assert (status, out) == (1, [])
+    assert err == ["composefs: standard input, offset 0: the image has 65537 bytes, more than 65536"]
+    assert ids(path) == before

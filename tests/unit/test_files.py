@@ -117,6 +117,23 @@ def test_programs_of_others_are_not_linked(store, path, tmp_path, bit):
     assert stored.stat().st_mode & 0o7000 == 0
 
 
+def test_link_to_what_is_linked(store, path, tmp_path):
+    """A file that was broken and is right again may already have the object's name; no other one stays."""
+    source = tmp_path / "source"
+    source.write_bytes(b"before" * 100)
+    ensure(store, source, Sharing.HARD_LINK)
+    source.write_bytes(b"behind" * 100)
+    with pytest.raises(IntegrityError):
+        store.open(digest_of(b"before" * 100))
+    source.write_bytes(b"before" * 100)
+
+    assert ensure(store, source, Sharing.HARD_LINK)[1]
+
+    assert files(path) == [place(path, b"before" * 100)]
+    assert source.stat().st_nlink == 2
+    assert not ensure(store, source, Sharing.HARD_LINK)[1]  # it is known to be whole
+
+
 def test_no_link_to_another_file_system(store, path, monkeypatch):
     """Where a file cannot get another name it is copied, and not sealed before that is known."""
     touched = []

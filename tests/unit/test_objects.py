@@ -207,6 +207,18 @@ def test_open_proves(store, path):
     assert caught.value.got == digest_of(DATA[:-1] + b"!").hex
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_open_something_else(store, path, make):
+    """What is no regular file is no object, whatever could be read from it."""
+    place(path, DATA).parent.mkdir(parents=True)
+    make(place(path, DATA))
+
+    with pytest.raises(IntegrityError) as caught:
+        store.open(digest_of(DATA))
+
+    assert str(caught.value) == f"{place(path, DATA)}: wanted {digest_of(DATA).hex}, got no regular file"
+
+
 @pytest.fixture
 def no_unnamed_files(monkeypatch):
     """A file system without O_TMPFILE, such as fuse-overlayfs."""

@@ -333,6 +333,16 @@ def test_unexpected_digest(repository, layout):
     assert images(repository) == set()
 
 
+def test_expected_digest_of_another_algorithm(repository, layout):
+    """What no image here can be is refused before any work."""
+    with pytest.raises(
+        UsageError, match="^the expected digest is of fsverity-sha512-12, images here of fsverity-sha256"
+    ):
+        imported(repository, layout, expected_digest=Digest(Algorithm.SHA512, bytes(64)))
+
+    assert not os.path.exists(f"{repository.path}/objects")
+
+
 def test_artifact(repository, tmp_path):
     """An artifact has no image, and none for booting can be expected of it."""
     layout = Layout(tmp_path / "layout")

@@ -1,6 +1,8 @@
 """Names are symbolic links with the texts of composefs-rs, replaced atomically."""
 
+import errno
 import os
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -33,16 +35,27 @@ def fd(tmp_path):
 def test_text(fd, tmp_path, path, target, text):
     """Links are relative; directories are made on the way, and a second call changes nothing."""
     for _ in range(2):
-        refs.link(fd, path, target)
+        refs.link(fd, path, target, "repo")
 
         assert os.readlink(tmp_path / path) == text
     assert os.listdir(tmp_path) == [path.partition("/")[0]]
 
 
+def test_no_current_directory(fd, tmp_path, monkeypatch):
+    """The current directory plays no part; it may have been removed."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    refs.link(fd, "streams/refs/a", "streams/x", "repo")
+
+    assert os.readlink(tmp_path / "streams/refs/a") == "../x"
+
+
 def test_replace(fd, tmp_path):
     """Another link is replaced, and no temporary one stays."""
-    refs.link(fd, "streams/x", "objects/ab/cd")
-    refs.link(fd, "streams/x", "objects/ef/01")
+    refs.link(fd, "streams/x", "objects/ab/cd", "repo")
+    refs.link(fd, "streams/x", "objects/ef/01", "repo")
 
     assert os.readlink(tmp_path / "streams/x") == "../objects/ef/01"
     assert os.listdir(tmp_path) == ["streams"]
@@ -52,16 +65,58 @@ def test_replace_fails(fd, tmp_path):
     """A directory is not replaced, and no temporary link stays."""
     (tmp_path / "streams/refs/a").mkdir(parents=True)
 
-    with pytest.raises(OSError, match=r"refs/a"):
-        refs.link(fd, "streams/refs/a", "streams/x")
+    with pytest.raises(RepositoryError, match="^repo/streams/refs/a: is no symbolic link$"):
+        refs.link(fd, "streams/refs/a", "streams/x", "repo")
 
     assert os.listdir(tmp_path) == ["streams"]
+
+
+@pytest.mark.parametrize("target", ["objects", "objects/ab/cd", "nowhere"])
+def test_name_below_a_name(fd, tmp_path, target):
+    """No name is made below another one, wherever that leads: not out of the directory, nor out of the repository."""
+    (tmp_path / "objects/ab").mkdir(parents=True)
+    (tmp_path / "objects/ab/cd").touch()
+    (tmp_path / "streams/refs").mkdir(parents=True)
+    (tmp_path / "streams/refs/a").symlink_to(tmp_path / target)
+
+    with pytest.raises(
+        RepositoryError, match="^repo/streams/refs/a/b/c: cannot be made: repo/streams/refs/a is a name"
+    ):
+        refs.link(fd, "streams/refs/a/b/c", "streams/x", "repo")
+
+    assert sorted(os.listdir(tmp_path)) == ["objects", "streams"]
+    assert os.listdir(tmp_path / "objects") == ["ab"]
+
+
+def test_walk_deep(fd, tmp_path):
+    """A name may have more slashes than Python has levels of calls, or a process open files."""
+    name = "a/" * 1200 + "b"
+    try:
+        refs.link(fd, f"streams/refs/{name}", "streams/x", "repo")
+
+        assert list(refs.walk(fd, "streams/refs")) == [(name, "../" * 1201 + "x")]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "streams"], check=True)  # which Python is not able to do
+
+
+def test_read_fails(fd, monkeypatch):
+    """A name that may not be read is not called something else than a link; the error has its path."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "streams/x")
+
+    monkeypatch.setattr(os, "readlink", refuse)
+
+    with pytest.raises(PermissionError) as caught:
+        refs.read(fd, "streams/x", "repo")
+
+    assert caught.value.filename == "repo/streams/x"
 
 
 def test_walk(fd):
     """All links below a directory are found, sorted, at any depth."""
     for name in ("b", "a/d", "a/c", "e/f/g"):
-        refs.link(fd, f"streams/refs/{name}", "streams/x")
+        refs.link(fd, f"streams/refs/{name}", "streams/x", "repo")
 
     assert [path for path, _ in refs.walk(fd, "streams/refs")] == ["a/c", "a/d", "b", "e/f/g"]
     assert list(refs.walk(fd, "streams/none")) == []
@@ -96,11 +151,18 @@ def test_tag_round_trip(tag):
     assert refs.decode_tag(encoded) == tag
 
 
-@pytest.mark.parametrize("tag", ["", ".", "..", "@sha256:0", "a\0b", "x" * 256, "/" * 86])
+@pytest.mark.parametrize("tag", ["", ".", "..", "@sha256:0", "a\0b", "x" * 256, "/" * 86, "\ud800"])
 def test_bad_tag(tag):
     """Names that no tag can have are refused before anything is written."""
     with pytest.raises(UsageError):
         refs.encode_tag(tag)
+
+
+@pytest.mark.parametrize("ref", ["", "a//b", "/a", "a/", "a/../b", "./a", "a\0b", "a/" + "x" * 256, "a/\ud800"])
+def test_bad_ref(ref):
+    """A name of which no file can be made, or one elsewhere, is refused."""
+    with pytest.raises(UsageError, match="is no name for a reference"):
+        refs.check_ref(ref)
 
 
 def test_streams(tmp_path):

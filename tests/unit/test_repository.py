@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import subprocess
+import tempfile
 import threading
 
 import pytest
 
-from composefs import verity
+from composefs import _native, verity
 from composefs.digest import Algorithm
 from composefs.errors import FormatError, NotFoundError, RepositoryError
 from composefs.repository import Repository, meta, user_path
@@ -294,6 +295,23 @@ def test_exclusive(tmp_path):
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     os.close(fd)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_sync(tmp_path, monkeypatch, elsewhere):
+    """What is flushed is the file system that has the objects, which may be another one."""
+    flushed = []
+    monkeypatch.setattr(_native, "syncfs", lambda fd: flushed.append(os.fstat(fd).st_dev))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        if os.stat(directory).st_dev == os.stat(tmp_path).st_dev:
+            pytest.skip("/dev/shm is no other file system")
+        Repository.init(tmp_path, SHA256)
+        if elsewhere:
+            os.symlink(directory, tmp_path / "objects")
+        with Repository.open(tmp_path) as repository:
+            repository.sync()
+
+        assert flushed == [os.stat(directory if elsewhere else tmp_path).st_dev]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

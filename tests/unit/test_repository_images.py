@@ -37,7 +37,7 @@ def test_ref(ref, up, repository, digest):
 
     assert os.readlink(f"{repository.path}/images/refs/{ref}") == f"{up}{digest.hex}"
     assert list(repository.images.refs()) == [(ref, digest.hex)]
-    for name in (ref, f"refs/{ref}", digest.hex):
+    for name in (ref, f"refs/{ref}", digest.hex, str(digest)):
         assert repository.images.resolve(name) == digest
         with repository.images.open(name) as file:
             assert file.read() == b"image"
@@ -63,6 +63,8 @@ def test_refused_refs(ref, repository, digest):
         repository.images.resolve(ref)
     with pytest.raises(NotFoundError, match="image not found"):
         repository.images.resolve(f"refs/{ref}")
+    with pytest.raises(NotFoundError, match="image not found"):
+        repository.images.resolve(f"sha256:{ref}")
 
 
 def test_not_found(repository, digest):

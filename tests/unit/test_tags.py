@@ -176,6 +176,17 @@ def test_config_without_manifest(repository, image):
         tags.require_manifest(repository, found)
 
 
+def test_config_beside_broken_manifests(repository, image, tmp_path, caplog):
+    """A manifest that is broken, perhaps of another config, is no manifest of this one; it is logged."""
+    other = import_image(repository, str(image_layout(tmp_path / "other", [files_layer({})])), name="b", workers=1)
+    with open(f"{repository.path}/objects/{other.verity.object_path}", "wb"):
+        pass
+
+    assert tags.find(repository, "@" + image.config) == Found(image.manifest, image.config, NamedBy.CONFIG)
+    assert [record.message[:80] for record in caplog.records] == [f"oci-manifest-{other.manifest}"[:80]]
+    assert tags.find(repository, "@" + other.config) == Found(None, other.config, NamedBy.CONFIG)
+
+
 @pytest.mark.parametrize("text", [NONE, "@" + NONE])
 def test_digest(text):
     """A digest may stand behind an @."""
