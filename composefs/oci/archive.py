@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from composefs.digest import Digest
-from composefs.errors import FormatError, IntegrityError
+from composefs.errors import FormatError, IntegrityError, UsageError
 from composefs.oci.layer import Stats, split_archive
 from composefs.oci.names import find_layer, layer_name
 from composefs.repository import Repository
-from composefs.repository.refs import check_ref
+from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, check_ref
 from composefs.splitstream import ContentType
 
 _SLOT_SIZE = 1 << 18  # bytes read at a time
@@ -50,6 +50,8 @@ def import_archive(
     """
     if name is not None:
         check_ref(name)
+        if name.partition("/")[0] in (OCI_TAGS, OCI_REFERRERS):
+            raise UsageError(f"the name {name!r} is for images, not for a layer")
     repository.check_writable()
     stats = Stats()
     stream = find_layer(repository, diff_id, ContentType.LAYER)

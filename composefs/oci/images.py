@@ -15,10 +15,9 @@ from composefs.oci.names import config_name, manifest_name
 from composefs.oci.slots import Slot, key_order
 from composefs.oci.tags import NamedBy, find, require_manifest
 from composefs.repository import Repository
-from composefs.repository.refs import OCI_TAGS, decode_tag
+from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, decode_tag
 from composefs.splitstream import ContentType
 
-_REFERRERS = "oci-referrers"  # directory below streams/refs
 _MANIFEST_PREFIX, _CONFIG_PREFIX = manifest_name(""), config_name("")
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
@@ -103,7 +102,7 @@ def open_image(repository: Repository, image: str) -> StoredImage:
         config_bytes=config_bytes,
         layers={diff_id: refs[diff_id] for diff_id in parsed.diff_ids},
         erofs=_erofs_images(refs),
-        referrers=tuple(name for name, _ in repository.streams.refs(f"{_REFERRERS}/{manifest}")),
+        referrers=tuple(name for name, _ in repository.streams.refs(f"{OCI_REFERRERS}/{manifest}")),
     )
 
 
@@ -171,5 +170,5 @@ def _read(repository: Repository, tag: str, stream: str) -> TaggedImage:
         os=str(config.get("os", "")),
         created=created if isinstance(created, str) else None,
         layer_count=len(manifest.layers),
-        referrer_count=sum(1 for _ in repository.streams.refs(f"{_REFERRERS}/{digest}")),
+        referrer_count=sum(1 for _ in repository.streams.refs(f"{OCI_REFERRERS}/{digest}")),
     )

@@ -19,7 +19,8 @@ from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError, UsageError
 from composefs.repository.objects import make_directory
 
-OCI_TAGS = "oci"  # directory below streams/refs
+OCI_TAGS = "oci"  # directory below streams/refs, as the next
+OCI_REFERRERS = "oci-referrers"
 _NO_LINK = frozenset([errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG])  # what readlink(2) gives then
 _NAME_MAX = 255  # bytes of a file's name on every Linux file system
 _RESERVED_MARK = "@"  # what begins with it is a digest, not a tag

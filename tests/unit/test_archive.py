@@ -135,3 +135,13 @@ def test_order(repository, monkeypatch):
     import_archive(repository, io.BytesIO(ARCHIVE), DIFF_ID)
 
     assert events == ["store", "sync", "link"]
+
+
+@pytest.mark.parametrize("name", ["oci/os", "oci-referrers/sha256:0/os"])
+def test_name_of_an_image(name, repository):
+    """A layer cannot take the place of a tag or a referrer."""
+    archive = io.BytesIO(b"")
+
+    with pytest.raises(UsageError, match="is for images, not for a layer"):
+        import_archive(repository, archive, f"sha256:{'0' * 64}", name=name)
+    assert not os.path.exists(f"{repository.path}/streams")
