@@ -32,10 +32,10 @@ def resolve(repository: Repository, name: str) -> Digest:
 def _made_of(repository: Repository, name: str) -> Digest | None:
     """Return the image that was made of the OCI image *name*, or None if there is no such OCI image."""
     # Importing these takes longer than reading an image that has a name of its own.
-    from composefs.oci import tags  # noqa: PLC0415
-    from composefs.oci.names import config_name  # noqa: PLC0415
-    from composefs.oci.slots import Slot  # noqa: PLC0415
-    from composefs.splitstream import ContentType  # noqa: PLC0415
+    from composefs.oci import tags  # noqa: PLC0415  # see above
+    from composefs.oci.names import config_name  # noqa: PLC0415  # see above
+    from composefs.oci.slots import Slot  # noqa: PLC0415  # see above
+    from composefs.splitstream import ContentType  # noqa: PLC0415  # see above
 
     try:
         found = tags.find(repository, name)

@@ -132,7 +132,8 @@ def _apply(root: Directory, batch: Batch, label: str) -> None:
     columns = (batch.kinds, batch.directory_numbers, names, batch.stat_numbers, batch.values, batch.numbers)
     row = 0
     try:
-        for row, (kind, place, name, number_of_stat, value, number) in enumerate(zip(*columns, strict=True)):  # noqa: B007
+        for row, entry in enumerate(zip(*columns, strict=True)):  # noqa: B007  # used where an error is told
+            kind, place, name, number_of_stat, value, number = entry
             entries = found[place]
             if entries is None:
                 entries = found[place] = _directory(root, places[place]).entries
