@@ -16,6 +16,7 @@ from composefs.tree import Backed, Leaf
 from composefs.verity import compute_digest
 from tests import commands, images
 from tests.images import STAT, device, directory, external, fifo, inline, symlink
+from tests.tools import require_root
 
 LARGE = bytes(range(256)) * 40
 HOSTILE = b"\x1b[2J\n\xff\\"  # as a name
@@ -284,6 +285,7 @@ def test_extract_says_what_is_missing(repository, path, capfd, tmp_path, monkeyp
 
 def test_extract_what_no_file_system_holds(repository, capfd, tmp_path):
     """What the file system cannot hold makes the status 1, though all else is there."""
+    require_root("giving files away")
     root = directory({"f": inline(b"data", xattrs={b"unknown": b"1"})})
     images.open_tree(repository, root).close()
 

@@ -87,6 +87,7 @@ def extract_tree(repository, root, target, *paths, **options):
 
 def test_everything(repository, target):
     """All of an image appears in a directory that was not there, and is counted."""
+    require_root("giving files away")
     result = extract_tree(repository, sample(repository), target)
 
     assert listing(target) == [
@@ -350,6 +351,7 @@ def test_failure_in_a_directory_that_is_there(repository, target):
 @pytest.mark.parametrize("moment", ["open", "chown", "link", "utime", "chmod"])
 def test_interrupt_leaves_nothing(repository, target, monkeypatch, moment):
     """Whenever the work is interrupted, at the first file or the last, nothing stays."""
+    require_root("removing directories without write permission")
     count = limit = 0
     real = getattr(os, moment)
 
