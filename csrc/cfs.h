@@ -22,6 +22,8 @@ typedef uint64_t u64;
 #define CPU_SHANI	(1u << 0)	/* and SSE4.1 */
 #define CPU_AVX2	(1u << 1)	/* and BMI2 */
 #define CPU_AVX512	(1u << 2)	/* F, BW, VL, and BMI2 */
+#define CPU_ARM_SHA2	(1u << 3)
+#define CPU_ARM_SHA512	(1u << 4)
 
 u32 cpu_features(void);
 
@@ -37,6 +39,12 @@ struct sha2_state {
 	u64 size;		/* bytes hashed so far */
 };
 
+/* What a lane hashes, and where the digest goes; it may overwrite the data. */
+struct message {
+	const u8 *data;
+	u8 *digest;
+};
+
 /* One way to compute a hash; what is too little for its lanes is left to the next in its table that this CPU can run. */
 struct hash_impl {
 	const char *name;
@@ -46,12 +54,16 @@ struct hash_impl {
 	void (*compress)(struct sha2_state *state, const u8 *data, size_t count);
 
 	/*
-	 * Hash count messages of size bytes (a multiple of the hash's block), which follow each other in data, into
-	 * count digests, back to back.  Each message continues *start.  NULL in the last: compress does the rest.
+	 * Hash count messages of size bytes (a multiple of the hash's block), each of which continues *start.
+	 * NULL in the last: compress does the rest.
 	 */
-	void (*hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests);
+	void (*hash_lanes)(const struct sha2_state *start, const struct message *messages, size_t count, size_t size);
 	size_t lanes;		/* largest count */
 	size_t fewest;		/* smallest count for which this is faster than the next */
+
+	/* Like hash_lanes, and hash whole blocks of the stream meanwhile, while it has some; or NULL. */
+	void (*hash_lanes_fused)(const struct sha2_state *start, const struct message *messages, size_t count, size_t size,
+				 struct cfs_stream *stream);
 };
 
 struct hash_alg {
@@ -64,5 +76,36 @@ struct hash_alg {
 };
 
 extern const struct hash_alg sha256_alg, sha512_alg;
+extern const u32 sha256_k[64];	/* its constants */
+
+#define LANES_MAX 16	/* most that an implementation has */
+
+/* hash.c: the hash of that number, or NULL; the implementation to begin with. */
+const struct hash_alg *find_alg(int alg);
+const struct hash_impl *find_chosen(int alg);
+
+/* Hash data, continuing *start, as if zeros followed it up to padded_size bytes (a multiple of the hash's block). */
+void hash_padded(const struct hash_alg *hash, const struct hash_impl *impl, const struct sha2_state *start,
+		 const u8 *data, size_t size, size_t padded_size, u8 *digest);
+
+/*
+ * Hash count messages of size bytes: each implementation, from impl on, does what it is the fastest for.  A stream (or
+ * NULL) may be hashed meanwhile, if it is at the border of two blocks.
+ */
+void hash_messages(const struct hash_alg *hash, const struct hash_impl *impl, const struct sha2_state *start,
+		   const struct message *messages, size_t count, size_t size, struct cfs_stream *stream);
+
+/* stream.c: hash as much of the stream as leads to the border of two blocks, if it has that. */
+void stream_align(struct cfs_stream *stream);
+
+/* check.c: what an object turned out to be. */
+enum object_state {
+	OBJECT_HASHED,		/* its digest was computed */
+	OBJECT_MEASURED,	/* the kernel enforces its digest */
+	OBJECT_NOT_OPENED,	/* as the error says */
+	OBJECT_NO_FILE,		/* but something else */
+	OBJECT_NOT_READ,		/* as the error says */
+	OBJECT_NOT_SEALED,	/* the kernel enforces no digest, or one of another hash, though it is required to */
+};
 
 #endif

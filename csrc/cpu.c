@@ -42,6 +42,15 @@ static u32 detect(void)
 		features |= CPU_AVX512;
 	return features;
 }
+#elif defined(__AARCH64EL__)	/* little-endian: our vectors are */
+#include <sys/auxv.h>
+
+static u32 detect(void)
+{
+	unsigned long has = getauxval(AT_HWCAP);
+
+	return (has & HWCAP_SHA2 ? CPU_ARM_SHA2 : 0) | (has & HWCAP_SHA512 ? CPU_ARM_SHA512 : 0);
+}
 #else
 static u32 detect(void)
 {

@@ -9,37 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cfs.h"
+#include "merkle.h"
 
-#define SALT_MAX 32		/* bytes */
-#define BLOCK_SIZE_MIN 1024	/* bytes; as in the kernel, whose maximum is the page size: 64 KiB at most */
-#define BLOCK_SIZE_MAX 65536
 #define LEVELS_MAX 15		/* 2^64 bytes in blocks of 2^10 with 2^4 hashes: one level, and 54 / 4 above it */
 #define GROUP 8			/* blocks; divides the hashes of a block, so that a group never crosses two parents */
+#define GROUP_BLOCKS 128	/* blocks hashed at once: enough that hardly a lane stays empty */
 #define READ_SIZE 65536		/* bytes read at once: a guess, it fills all lanes and stays in the L2 cache */
-
-/* What the kernel hashes last; little-endian. */
-struct descriptor {
-	u8 version;
-	u8 hash_algorithm;
-	u8 log_block_size;
-	u8 salt_size;
-	u8 reserved1[4];
-	u64 data_size;
-	u8 root_hash[64];
-	u8 salt[SALT_MAX];
-	u8 reserved2[144];
-};
-_Static_assert(sizeof(struct descriptor) == 256, "the format says so");
-
-/* What the blocks of one tree have in common. */
-struct tree {
-	const struct hash_alg *hash;
-	const struct hash_impl *impl;	/* the choice when the tree was begun */
-	u32 block_size;
-	struct sha2_state salted;	/* what each block continues: the salt, padded to a block of the hash */
-	struct descriptor descriptor;	/* without data_size and root_hash */
-};
 
 /*
  * A tree that grows from the left: of each level only what is not yet a full block is kept.  A full block is hashed at
@@ -54,117 +29,7 @@ struct cfs_verity {
 	u8 blocks[];			/* an unfinished block of data, GROUP of level 0, one of each other level */
 };
 
-/* Indexed by the kernel's numbers. */
-static const struct hash_alg *const algs[] = { NULL, &sha256_alg, &sha512_alg };
-
-/* Written once, when the module is imported (and by tests); NULL is the fastest. */
-static const struct hash_impl *chosen[ARRAY_SIZE(algs)];
-
-static const struct hash_alg *find_alg(int alg)
-{
-	return alg > 0 && (size_t)alg < ARRAY_SIZE(algs) ? algs[alg] : NULL;
-}
-
-static bool usable(const struct hash_impl *impl)
-{
-	return (cpu_features() & impl->needs) == impl->needs;
-}
-
-static const struct hash_impl *find_chosen(int alg)
-{
-	const struct hash_impl *impl = __atomic_load_n(&chosen[alg], __ATOMIC_RELAXED);
-
-	for (impl = impl ? impl : algs[alg]->impls; !usable(impl); impl++)
-		;
-	return impl;
-}
-
-const char *cfs_hash_name(int alg, size_t index)
-{
-	const struct hash_alg *hash = find_alg(alg);
-
-	for (size_t i = 0; hash && i < hash->impl_count; i++)
-		if (usable(&hash->impls[i]) && index-- == 0)
-			return hash->impls[i].name;
-	return NULL;
-}
-
-const char *cfs_hash_chosen(int alg)
-{
-	return find_alg(alg) ? find_chosen(alg)->name : NULL;
-}
-
-/* Return: 0, -ENOENT if there is no such implementation, -EOPNOTSUPP if this CPU cannot run it. */
-int cfs_hash_choose(int alg, const char *name)
-{
-	const struct hash_alg *hash = find_alg(alg);
-
-	for (size_t i = 0; hash && i < hash->impl_count; i++) {
-		const struct hash_impl *impl = &hash->impls[i];
-
-		if (strcmp(impl->name, name) != 0)
-			continue;
-		if (!usable(impl))
-			return -EOPNOTSUPP;
-		__atomic_store_n(&chosen[alg], impl, __ATOMIC_RELAXED);
-		return 0;
-	}
-	return -ENOENT;
-}
-
-/* Hash data, continuing *start, as if zeros followed it up to padded_size bytes (a multiple of the hash's block). */
-static void hash_padded(const struct tree *tree, const struct sha2_state *start, const u8 *data, size_t size,
-			size_t padded_size, u8 *digest)
-{
-	static const u8 zeros[16 * SHA2_BLOCK_MAX];	/* enough for all lanes */
-	const struct hash_impl *impl = tree->impl;
-	struct sha2_state state = *start;
-	size_t block_size = tree->hash->block_size;
-	size_t whole = size / block_size, rest = size % block_size;
-	u8 last[SHA2_BLOCK_MAX] = { 0 };
-	u64 bits = htobe64(8 * (start->size + padded_size));
-
-	impl->compress(&state, data, whole);
-	if (rest) {
-		memcpy(last, data + whole * block_size, rest);
-		impl->compress(&state, last, 1);
-		memset(last, 0, rest);
-		whole++;
-	}
-	for (size_t n, missing = padded_size / block_size - whole; missing > 0; missing -= n) {
-		n = missing < sizeof(zeros) / block_size ? missing : sizeof(zeros) / block_size;
-		impl->compress(&state, zeros, n);
-	}
-	last[0] = 0x80;
-	memcpy(last + block_size - sizeof(bits), &bits, sizeof(bits));
-	impl->compress(&state, last, 1);
-	tree->hash->store(&state, digest);
-}
-
-/* Hash count blocks of the tree: each implementation does what it is the fastest for, and leaves the rest. */
-static void hash_blocks(const struct tree *tree, const u8 *data, size_t count, u8 *digests)
-{
-	const struct hash_impl *last = &tree->hash->impls[tree->hash->impl_count - 1];
-	size_t n;
-
-	for (const struct hash_impl *impl = tree->impl; impl != last; impl++) {
-		if (!impl->hash_lanes || !usable(impl))
-			continue;
-		for (; count >= impl->fewest; count -= n) {
-			n = count < impl->lanes ? count : impl->lanes;
-			impl->hash_lanes(&tree->salted, data, n, tree->block_size, digests);
-			data += n * tree->block_size;
-			digests += n * tree->hash->digest_size;
-		}
-	}
-	for (; count > 0; count--) {
-		hash_padded(tree, &tree->salted, data, tree->block_size, tree->block_size, digests);
-		data += tree->block_size;
-		digests += tree->hash->digest_size;
-	}
-}
-
-static int tree_init(struct tree *tree, int alg, u32 block_size, const void *salt, size_t salt_size)
+int tree_init(struct tree *tree, int alg, u32 block_size, const void *salt, size_t salt_size)
 {
 	const struct hash_alg *hash = find_alg(alg);
 
@@ -195,6 +60,24 @@ static int tree_init(struct tree *tree, int alg, u32 block_size, const void *sal
 	return 0;
 }
 
+/* Hash count blocks into as many digests: one that lies elsewhere (or NULL), and those of data, next to each other. */
+static void hash_blocks(const struct tree *tree, const u8 *first, const u8 *data, size_t count, u8 *digests)
+{
+	struct message messages[GROUP_BLOCKS];
+
+	while (count > 0) {
+		size_t n = count < GROUP_BLOCKS ? count : GROUP_BLOCKS;
+
+		for (size_t i = 0; i < n; i++, digests += tree->hash->digest_size) {
+			messages[i] = (struct message){ first ? first : data, digests };
+			data += first ? 0 : tree->block_size;
+			first = NULL;
+		}
+		tree_hash(tree, &tree->salted, messages, n, tree->block_size);
+		count -= n;
+	}
+}
+
 /* The digest of a file of size bytes, from the root hash of its tree. */
 static void tree_finish(const struct tree *tree, u64 size, const u8 *root_hash, u8 *digest)
 {
@@ -202,7 +85,8 @@ static void tree_finish(const struct tree *tree, u64 size, const u8 *root_hash, 
 
 	descriptor.data_size = htole64(size);
 	memcpy(descriptor.root_hash, root_hash, tree->hash->digest_size);
-	hash_padded(tree, &tree->hash->initial, (const u8 *)&descriptor, sizeof(descriptor), sizeof(descriptor), digest);
+	hash_padded(tree->hash, tree->impl, &tree->hash->initial, (const u8 *)&descriptor, sizeof(descriptor),
+		    sizeof(descriptor), digest);
 }
 
 /* How many hashes of a level are kept before they go up. */
@@ -235,25 +119,26 @@ static void level_up(struct cfs_verity *verity, unsigned int level)
 	u8 *parent = level_end(verity, level + 1, &room);
 
 	memset(level_start(verity, level) + size, 0, padding);
-	hash_blocks(tree, level_start(verity, level), count, parent);
+	hash_blocks(tree, NULL, level_start(verity, level), count, parent);
 	verity->hashes[level + 1] += count;
 	if (count == room)
 		level_up(verity, level + 1);
 }
 
-/* Hash whole blocks of data into level 0. */
-static void add_blocks(struct cfs_verity *verity, const u8 *data, size_t count)
+/* Hash whole blocks into level 0, as hash_blocks(). */
+static void add_blocks(struct cfs_verity *verity, const u8 *first, const u8 *data, size_t count)
 {
 	while (count > 0) {
 		u32 room;
 		u8 *end = level_end(verity, 0, &room);
 		size_t n = count < room ? count : room;
 
-		hash_blocks(&verity->tree, data, n, end);
+		hash_blocks(&verity->tree, first, data, n, end);
 		verity->hashes[0] += n;
 		if (n == room)
 			level_up(verity, 0);
-		data += n * verity->tree.block_size;
+		data += (n - (first ? 1 : 0)) * verity->tree.block_size;
+		first = NULL;
 		count -= n;
 	}
 }
@@ -278,14 +163,17 @@ int cfs_verity_new(int alg, u32 block_size, const void *salt, size_t salt_size, 
 }
 
 /* Return: 0, or -EBUSY: another thread is inside. */
-int cfs_verity_update(struct cfs_verity *verity, const void *data, size_t size)
+int cfs_verity_update_fused(struct cfs_verity *verity, const void *data, size_t size, struct cfs_stream *stream)
 {
 	const u32 block_size = verity->tree.block_size;
-	const u8 *next = data;
+	const u8 *next = data, *first = NULL;
 	size_t pending, n;
 
 	if (__atomic_exchange_n(&verity->busy, true, __ATOMIC_ACQUIRE))
 		return -EBUSY;
+	if (stream)
+		stream_align(stream);
+	verity->tree.stream = stream;
 	pending = verity->size % block_size;
 	verity->size += size;
 	if (pending) {
@@ -293,15 +181,22 @@ int cfs_verity_update(struct cfs_verity *verity, const void *data, size_t size)
 		memcpy(verity->blocks + pending, next, n);
 		next += n;
 		size -= n;
+		/* It shares the lanes with those of data. */
 		if (pending + n == block_size)
-			add_blocks(verity, verity->blocks, 1);
+			first = verity->blocks;
 	}
-	add_blocks(verity, next, size / block_size);
+	add_blocks(verity, first, next, (first ? 1 : 0) + size / block_size);
 	/* What is left is less than a block; if data did not reach the end of the pending one, it is nothing. */
 	if (size % block_size)
 		memcpy(verity->blocks, next + size - size % block_size, size % block_size);
+	verity->tree.stream = NULL;
 	__atomic_store_n(&verity->busy, false, __ATOMIC_RELEASE);
 	return 0;
+}
+
+int cfs_verity_update(struct cfs_verity *verity, const void *data, size_t size)
+{
+	return cfs_verity_update_fused(verity, data, size, NULL);
 }
 
 /* Nothing but cfs_verity_free() may follow.  Return: 0, -EINVAL for a wrong size of the digest, or -EBUSY. */
@@ -319,7 +214,8 @@ int cfs_verity_finish(struct cfs_verity *verity, void *digest, size_t digest_siz
 	if (verity->size % tree->block_size) {
 		u8 *end = level_end(verity, 0, &room);
 
-		hash_padded(tree, &tree->salted, verity->blocks, verity->size % tree->block_size, tree->block_size, end);
+		hash_padded(tree->hash, tree->impl, &tree->salted, verity->blocks, verity->size % tree->block_size,
+			    tree->block_size, end);
 		verity->hashes[0]++;
 		if (room == 1)
 			level_up(verity, 0);
@@ -360,7 +256,7 @@ int cfs_verity_digest(int alg, u32 block_size, const void *salt, size_t salt_siz
 		u8 root[SHA2_DIGEST_MAX] = { 0 };
 
 		if (size > 0)
-			hash_padded(&tree, &tree.salted, data, size, block_size, root);
+			hash_padded(tree.hash, tree.impl, &tree.salted, data, size, block_size, root);
 		tree_finish(&tree, size, root, digest);
 		return 0;
 	}

@@ -168,6 +168,12 @@ INLINE void FN(load)(VEC v[LANES], const u8 *const lane[LANES], size_t offset)
 #endif
 }
 
+INLINE void FN(load_block)(VEC w[16], const u8 *const lane[LANES], size_t offset)
+{
+	for (int i = 0; i < 16; i += LANES)
+		FN(load)(w + i, lane, offset + i * sizeof(WORD));
+}
+
 /*
  * One message.  Its compressions wait for each other, but their message schedules do not: those of LANES blocks are made
  * at once, which leaves the scalar rounds.
@@ -186,8 +192,7 @@ TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t
 	for (count /= LANES; count > 0; count--, data += LANES * block_size) {
 		for (int i = 0; i < LANES; i++)
 			lane[i] = data + i * block_size;
-		for (int i = 0; i < 16; i += LANES)
-			FN(load)(w + i, lane, i * sizeof(WORD));
+		FN(load_block)(w, lane, 0);
 		for (int round = 0; round < ROUNDS; round += 16) {
 #pragma GCC unroll 16
 			for (int i = 0; i < 16; i++) {
@@ -201,32 +206,47 @@ TARGET static void FN(compress)(struct sha2_state *state, const u8 *data, size_t
 	}
 }
 
-TARGET static void FN(hash_lanes)(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests)
+/* The last block of messages of size bytes. */
+INLINE void FN(pad_block)(VEC w[16], u64 size)
+{
+	for (int i = 0; i < 16; i++)
+		w[i] = (VEC){};
+	w[0] += (WORD)1 << (8 * sizeof(WORD) - 1);
+	w[15] += (WORD)(8 * size);
+}
+
+_Static_assert(LANES <= LANES_MAX, "queues have no more places");
+
+INLINE void FN(begin)(VEC s[8], const u8 *lane[LANES], const struct sha2_state *start, const struct message *messages,
+		      size_t count)
+{
+	/* A lane without a message does the work of the last one again. */
+	for (size_t i = 0; i < LANES; i++)
+		lane[i] = messages[i < count ? i : count - 1].data;
+	for (int i = 0; i < 8; i++)
+		s[i] = (VEC){} + WORDS(*start)[i];
+}
+
+INLINE void FN(finish)(const VEC s[8], const struct message *messages, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (int j = 0; j < 8; j++)
+			put_word(messages[i].digest + j * sizeof(WORD), s[j][i]);
+}
+
+TARGET static void FN(hash_lanes)(const struct sha2_state *start, const struct message *messages, size_t count, size_t size)
 {
 	const u8 *lane[LANES];
 	VEC s[8], w[16];
 
-	/* A lane without a message does the work of the last one again. */
-	for (size_t i = 0; i < LANES; i++)
-		lane[i] = data + (i < count ? i : count - 1) * size;
-	for (int i = 0; i < 8; i++)
-		s[i] = (VEC){} + WORDS(*start)[i];
-
+	FN(begin)(s, lane, start, messages, count);
 	for (size_t offset = 0; offset < size; offset += sizeof(WORD) * 16) {
-		for (int i = 0; i < 16; i += LANES)
-			FN(load)(w + i, lane, offset + i * sizeof(WORD));
+		FN(load_block)(w, lane, offset);
 		FN(block)(s, w);
 	}
-
-	for (int i = 0; i < 16; i++)
-		w[i] = (VEC){};
-	w[0] += (WORD)1 << (8 * sizeof(WORD) - 1);
-	w[15] += (WORD)(8 * (start->size + size));
+	FN(pad_block)(w, start->size + size);
 	FN(block)(s, w);
-
-	for (size_t i = 0; i < count; i++)
-		for (int j = 0; j < 8; j++, digests += sizeof(WORD))
-			put_word(digests, s[j][i]);
+	FN(finish)(s, messages, count);
 }
 
 #endif

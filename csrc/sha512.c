@@ -62,26 +62,32 @@ static inline void put_word(u8 *bytes, u64 word)
 #define LANE_BYTES 32
 #include "sha2.h"
 
-#define FN(name) name##_avx512vl
-#define TARGET __attribute__((target("avx512vl,avx512bw,bmi2")))
-#define LANES 4
-#define LANE_BYTES 32
-#include "sha2.h"
-
 #define FN(name) name##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,bmi2")))
 #define LANES 8
 #define LANE_BYTES 64
 #include "sha2.h"
+
+#define FUSED_AFTER(i) ((i) == 5 || (i) == 10 || (i) == 15)
+#define FUSED_BLOCKS 15
+#include "x86/fused.h"
+#elif defined(__AARCH64EL__)
+#include "arm/sha512.h"
 #endif
 
+/*
+ * Zen 5, files of 1 MiB, against OpenSSL's one message at a time: eight lanes 3.9, avx2 1.3.  Eight lanes of 512 bits take
+ * as long as four of 256 bits, for which there is therefore no implementation, and as two messages one after the other.
+ */
 static const struct hash_impl impls[] = {
 #if defined(__x86_64__)
-	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 8, 6 },
-	{ "avx512vl", CPU_AVX512, compress_avx512vl, hash_lanes_avx512vl, 4, 2 },
-	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 4, 2 },
+	{ "avx512-shani", CPU_AVX512 | CPU_SHANI, compress_avx512, hash_lanes_avx512, 8, 2, hash_lanes_fused },
+	{ "avx512", CPU_AVX512, compress_avx512, hash_lanes_avx512, 8, 2, NULL },
+	{ "avx2", CPU_AVX2, compress_avx2, hash_lanes_avx2, 4, 2, NULL },
+#elif defined(__AARCH64EL__)
+	{ "arm-sha512", CPU_ARM_SHA512, compress_arm_sha512, hash_lanes_arm_sha512, 2, 2, NULL },
 #endif
-	{ "generic", 0, compress_generic, NULL, 0, 0 },
+	{ "generic", 0, compress_generic, NULL, 0, 0, NULL },
 };
 
 static void store(const struct sha2_state *state, u8 *digest)

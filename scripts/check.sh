@@ -23,6 +23,9 @@ step format, lint, types, layers
 step C under the address and undefined behaviour sanitizers
 csrc/tests/run.sh asan
 
+step C for AArch64, under qemu
+scripts/aarch64.sh
+
 step packages
 scripts/check-package.sh "$bin"
 

@@ -5,20 +5,23 @@ set -euo pipefail
 
 # A command, or a file of the package, and the package.
 needed="
-cc                         gcc
-make                       make
-fsverity                   fsverity
-skopeo                     skopeo
-umoci                      umoci
-mkfs.ext4                  e2fsprogs
-mkfs.xfs                   xfsprogs
-mkfs.btrfs                 btrfs-progs
-fsck.erofs                 erofs-utils
-zsh                        zsh
-fish                       fish
-strace                     strace
-git                        git
-/usr/include/linux/fs.h    libc6-dev
+cc                                  gcc
+make                                make
+fsverity                            fsverity
+skopeo                              skopeo
+umoci                               umoci
+mkfs.ext4                           e2fsprogs
+mkfs.xfs                            xfsprogs
+mkfs.btrfs                          btrfs-progs
+fsck.erofs                          erofs-utils
+zsh                                 zsh
+fish                                fish
+strace                              strace
+git                                 git
+/usr/include/linux/fs.h             libc6-dev
+aarch64-linux-gnu-gcc               gcc-aarch64-linux-gnu
+/usr/aarch64-linux-gnu/lib/libc.a   libc6-dev-arm64-cross
+qemu-aarch64                        qemu-user
 "
 
 missing=()

@@ -2,23 +2,17 @@
  * Every function of the extension at its edges, for the sanitizers and gcov: see run.sh.  The linker puts the
  * __wrap_*() functions below in the place of what can fail (--wrap), so that failures can be ordered.
  */
-#include "cfs.h"
+#include "test.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define CHECK(condition) do {								\
-	if (!(condition)) {								\
-		fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);	\
-		exit(1);								\
-	}										\
-} while (0)
 
 static const int algs[] = { 1, 2 };
 static const size_t digest_sizes[] = { 0, 32, 64 };
@@ -110,15 +104,17 @@ static const struct vector {
 
 /* Failures to order */
 
-static int failing_malloc;	/* the how manyth from now on gives no memory; 0: none */
+int failing_malloc;
 static int reads_interrupted, writes_interrupted;
 static size_t most_at_once = -1;
 static int read_error, write_error;
 static int (*fake_ioctl)(unsigned long request, void *arg);
+static unsigned long shown_features = -1;	/* bits of AT_HWCAP that are not hidden */
 
 void *__real_malloc(size_t size);
 ssize_t __real_pread(int fd, void *data, size_t size, off_t offset);
 ssize_t __real_write(int fd, const void *data, size_t size);
+unsigned long __real_getauxval(unsigned long type);
 
 void *__wrap_malloc(size_t size)
 {
@@ -158,12 +154,22 @@ ssize_t __wrap_write(int fd, const void *data, size_t size)
 int __wrap_ioctl(int fd, unsigned long request, void *arg)
 {
 	(void)fd;
+	if (!fake_ioctl) {
+		errno = ENOTTY;	/* as a file system without fs-verity */
+		return -1;
+	}
 	return fake_ioctl(request, arg);
+}
+
+unsigned long __wrap_getauxval(unsigned long type)
+{
+	CHECK(type == AT_HWCAP);
+	return __real_getauxval(type) & shown_features;
 }
 
 /* Hashes */
 
-static u8 *content(size_t size)
+u8 *content(size_t size)
 {
 	u8 *data = malloc(size ? size : 1);	/* no more, so that reading beyond the end is found */
 
@@ -260,22 +266,41 @@ static void test_vectors(int alg, int dir_fd)
 	}
 }
 
-/* All counts of blocks that lanes share out, at all alignments, against what the portable code gives. */
-static void test_counts(int alg, const char *name)
+/* The implementation gives what the portable one gives, of size bytes that start offset bytes behind an alignment. */
+static void test_equal(int alg, const char *name, u32 block_size, size_t salt_size, size_t size, size_t offset)
 {
 	size_t digest_size = digest_sizes[alg];
-	u8 want[SHA2_DIGEST_MAX], got[SHA2_DIGEST_MAX];
+	u8 want[SHA2_DIGEST_MAX], got[SHA2_DIGEST_MAX], *data = content(offset + size);
+	const u8 *salt = salt_bytes(salt_size);
 
-	for (size_t size = 0; size <= 36 * 1024; size += 512) {
-		size_t offset = size / 512 % 67;
-		u8 *data = content(offset + size);
+	CHECK(cfs_hash_choose(alg, "generic") == 0);
+	CHECK(cfs_verity_digest(alg, block_size, salt, salt_size, data + offset, size, want, digest_size) == 0);
+	CHECK(cfs_hash_choose(alg, name) == 0);
+	CHECK(cfs_verity_digest(alg, block_size, salt, salt_size, data + offset, size, got, digest_size) == 0);
+	CHECK(memcmp(want, got, digest_size) == 0);
+	free(data);
+}
 
-		CHECK(cfs_hash_choose(alg, "generic") == 0);
-		CHECK(cfs_verity_digest(alg, 1024, NULL, 0, data + offset, size, want, digest_size) == 0);
-		CHECK(cfs_hash_choose(alg, name) == 0);
-		CHECK(cfs_verity_digest(alg, 1024, NULL, 0, data + offset, size, got, digest_size) == 0);
-		CHECK(memcmp(want, got, digest_size) == 0);
-		free(data);
+/* All counts of blocks that lanes share out, at all alignments. */
+static void test_counts(int alg, const char *name)
+{
+	for (size_t size = 0; size <= 36 * 1024; size += 512)
+		test_equal(alg, name, 1024, 0, size, size / 512 % 67);
+}
+
+/* Around the blocks of the hashes and of the tree, for all sizes of its blocks. */
+static void test_edges(int alg, const char *name)
+{
+	static const size_t few[] = { 0, 1, 55, 56, 63, 64, 65, 111, 112, 127, 128, 129 }, salt_sizes[] = { 0, 1, 32 };
+
+	for (u32 block_size = 1024; block_size <= 65536; block_size *= 2) {
+		for (size_t s = 0; s < ARRAY_SIZE(salt_sizes); s++) {
+			for (size_t i = 0; i < ARRAY_SIZE(few); i++)
+				test_equal(alg, name, block_size, salt_sizes[s], few[i], s);
+			for (size_t count = 1; count <= 5; count++)
+				for (int more = -1; more <= 1; more++)
+					test_equal(alg, name, block_size, salt_sizes[s], count * block_size + more, s);
+		}
 	}
 }
 
@@ -291,7 +316,7 @@ static void test_names(void)
 
 static void test_unusable(void)
 {
-	static const char *const known[] = { "shani", "avx512", "avx512vl", "avx2" };
+	static const char *const known[] = { "avx512-shani", "shani", "avx512", "avx2", "arm-sha2", "arm-sha512" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		for (size_t a = 0; a < ARRAY_SIZE(algs); a++) {
@@ -691,106 +716,30 @@ static void test_tar_long(void)
 	free_rows(&rows);
 }
 
-/* As erofs.c has them. */
-struct inode_record {
-	u64 size, mtime;
-	u32 nanoseconds, uid, gid, link_count, payload_size;
-	u16 mode, format;
-	u32 nid, number, pointer, area, tail_size, unused;
-};
-
-struct area_record {
-	u64 offset;
-	u32 size, digest_offset, path_offset, unused;
-};
-
-static const u8 area_data[] = "....HEADER......digestpppppppppppppLOCA";
-static const u8 payloads[] = "\x01\x23\x45\x67\x89\xab" "some data";
-
-/* A file whose content is the object 0123456789ab, and one behind it with data of its own. */
-static struct inode_record object_inode = {
-	.size = 0x1122334455667788, .mtime = -2, .nanoseconds = 3, .uid = 70000, .gid = 5, .link_count = 6,
-	.payload_size = 6, .mode = 0100644, .format = 9, .number = 7, .pointer = 8, .area = 1, .tail_size = 8,
-};
-static struct inode_record data_inode = {
-	.size = 9, .uid = 1, .gid = 2, .link_count = 3, .payload_size = 9, .mode = 0120777, .format = 4,
-	.nid = 4, .number = 5, .pointer = 6, .tail_size = 4,
-};
-static struct area_record object_area = { .offset = 4, .size = 32, .digest_offset = 12, .path_offset = 18 };
-
-#define CHANGED(record, field, value) ({	\
-	__typeof__(record) changed = (record);	\
-	changed.field = (value);		\
-	changed;				\
-})
-
-static void *copy(const void *data, size_t size)
-{
-	return memcpy(malloc(size ? size : 1), data, size);
-}
-
-/* Pack two inodes, from and to memory that is just as large as it says; area 0 is empty. */
-static int pack(u8 *image, size_t image_size, struct inode_record first, struct inode_record second,
-		struct area_record area, size_t payloads_size)
-{
-	struct inode_record inodes[] = { first, second };
-	struct area_record areas[] = { { 0 }, area };
-	void *from[] = { copy(inodes, sizeof(inodes)), copy(areas, sizeof(areas)), copy(area_data, 36),
-			 copy(payloads, payloads_size) };
-	u8 *target = copy(image, image_size);
-	int ret = cfs_erofs_pack_inodes(target, image_size, from[0], sizeof(inodes), from[1], sizeof(areas),
-					from[2], 36, from[3], payloads_size);
-
-	memcpy(image, target, image_size);
-	free(target);
-	for (size_t i = 0; i < ARRAY_SIZE(from); i++)
-		free(from[i]);
-	return ret;
-}
-
-static void test_erofs(void)
-{
-	static const u8 expected[] =
-		"\x09\0" "\x06\0" "\xa4\x81" "\0\0" "\x88\x77\x66\x55\x44\x33\x22\x11"
-		"\x08\0\0\0" "\x07\0\0\0" "\x70\x11\x01\0" "\x05\0\0\0"
-		"\xfe\xff\xff\xff\xff\xff\xff\xff" "\x03\0\0\0" "\x06\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-		"HEADER......" "\x01\x23\x45\x67\x89\xab" "01/23456789ab" "L" "\xff\xff\xff\xff\xff\xff\xff\xff"
-		"iiiiiiiiiiiiiiiiiiiiiiii"
-		"\x04\0" "\0\0" "\xff\xa1" "\x03\0" "\x09\0\0\0" "\0\0\0\0" "\x06\0\0\0" "\x05\0\0\0"
-		"\x01\0" "\x02\0" "\0\0\0\0" "data";
-	u8 image[164];
-
-	memset(image, 'i', sizeof(image));
-	CHECK(pack(image, sizeof(image), object_inode, data_inode, object_area, 15) == 0);
-	CHECK(memcmp(image, expected, sizeof(image)) == 0);
-
-	/* Records that lead out of the image, the areas, an area, or the payloads. */
-	CHECK(pack(image, 163, object_inode, data_inode, object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, object_area, 14) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, nid, UINT32_MAX), object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, area, 2), object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, tail_size, 10), object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, payload_size, 3), object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, CHANGED(data_inode, payload_size, 10), object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, CHANGED(object_inode, tail_size, UINT32_MAX), data_inode, object_area, 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, offset, 37), 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, offset, UINT64_MAX), 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, size, 33), 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, digest_offset, 27), 15) == -EINVAL);
-	CHECK(pack(image, 164, object_inode, data_inode, CHANGED(object_area, path_offset, 20), 15) == -EINVAL);
-	CHECK(cfs_erofs_pack_inodes(image, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0) == 0);
-}
-
-int main(void)
+/*
+ * test_cfs [SHA256 SHA512 [FEATURES]]: the implementations that must be in use on this CPU.  With FEATURES no others of it are
+ * seen, and only that choice is tested.
+ */
+int main(int argc, char **argv)
 {
 	char path[] = "/tmp/cfs-test-XXXXXX";
 	int dir_fd;
+
+	if (argc > 3)
+		shown_features = strtoul(argv[3], NULL, 0);
+	for (size_t a = 0; argc > 2 && a < ARRAY_SIZE(algs); a++)
+		CHECK(strcmp(cfs_hash_chosen(algs[a]), argv[1 + a]) == 0);
+	test_names();
+	if (argc > 3) {
+		test_unusable();
+		printf("%s and %s chosen: passed\n", argv[1], argv[2]);
+		return 0;
+	}
 
 	CHECK(mkdtemp(path));
 	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	CHECK(dir_fd >= 0);
 
-	test_names();
 	test_parameters();
 	for (size_t a = 0; a < ARRAY_SIZE(algs); a++) {
 		const char *name;
@@ -800,9 +749,14 @@ int main(void)
 			CHECK(strcmp(cfs_hash_chosen(algs[a]), name) == 0);
 			test_vectors(algs[a], dir_fd);
 			test_counts(algs[a], name);
+			test_edges(algs[a], name);
 			printf("%s %s: passed\n", algs[a] == 1 ? "sha256" : "sha512", name);
 		}
 	}
+	test_spans();
+	test_objects(dir_fd);
+	test_store_objects(dir_fd);
+	test_check(dir_fd);
 	test_unusable();
 	test_store(dir_fd);
 	test_read_error(dir_fd);
@@ -811,9 +765,10 @@ int main(void)
 	test_tar_rows();
 	test_tar_hostile();
 	test_tar_long();
-	test_erofs();
+	test_tar_split();
+	test_trees();
 	close(dir_fd);
 	rmdir(path);
-	puts("files, parameters, sums, archives, images: passed");
+	puts("files, parameters, sums, archives: passed");
 	return 0;
 }

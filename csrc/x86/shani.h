@@ -1,11 +1,9 @@
-/* SHA-256 by the SHA extensions of x86: one message, or up to SHANI_LANES interleaved. */
+/* Compressions of SHA-256 by the SHA extensions of x86: of one message, or of a few interleaved. */
+#ifndef CFS_SHANI_H
+#define CFS_SHANI_H
+
 #include <immintrin.h>
 
-/*
- * Zen 5, blocks of 4096 bytes, against one message at a time: two lanes 1.83, three 1.91, four 2.04, which is all that
- * the throughput of sha256rnds2 allows.
- */
-#define SHANI_LANES 4
 #define SHANI __attribute__((target("sha,sse4.1")))
 
 /* The instructions want the words of the state as (f, e, b, a) and (h, g, d, c), lowest lane first. */
@@ -19,22 +17,22 @@ SHANI static inline __m128i shani_swap_pairs(__m128i x)
 	return _mm_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1));
 }
 
-SHANI static inline void shani_unpack(struct shani_lane *lane, const struct sha2_state *state)
+SHANI static inline void shani_unpack(struct shani_lane *lane, const u32 words[8])
 {
-	__m128i badc = shani_swap_pairs(_mm_loadu_si128((const void *)(state->w32)));
-	__m128i fehg = shani_swap_pairs(_mm_loadu_si128((const void *)(state->w32 + 4)));
+	__m128i badc = shani_swap_pairs(_mm_loadu_si128((const void *)words));
+	__m128i fehg = shani_swap_pairs(_mm_loadu_si128((const void *)(words + 4)));
 
 	lane->feba = _mm_unpacklo_epi64(fehg, badc);
 	lane->hgdc = _mm_unpackhi_epi64(fehg, badc);
 }
 
-SHANI static inline void shani_pack(const struct shani_lane *lane, struct sha2_state *state)
+SHANI static inline void shani_pack(const struct shani_lane *lane, u32 words[8])
 {
 	__m128i badc = _mm_unpackhi_epi64(lane->feba, lane->hgdc);
 	__m128i fehg = _mm_unpacklo_epi64(lane->feba, lane->hgdc);
 
-	_mm_storeu_si128((void *)(state->w32), shani_swap_pairs(badc));
-	_mm_storeu_si128((void *)(state->w32 + 4), shani_swap_pairs(fehg));
+	_mm_storeu_si128((void *)words, shani_swap_pairs(badc));
+	_mm_storeu_si128((void *)(words + 4), shani_swap_pairs(fehg));
 }
 
 /* Rounds 4 i to 4 i + 3, with the words that they need: loaded at first, then from the schedule. */
@@ -52,7 +50,7 @@ SHANI static inline __attribute__((always_inline)) void shani_rounds(struct shan
 		*now = _mm_add_epi32(_mm_sha256msg1_epu32(*now, w[(i + 1) & 3]), seventh);
 		*now = _mm_sha256msg2_epu32(*now, last);
 	}
-	__m128i wk = _mm_add_epi32(*now, _mm_load_si128((const void *)(K + 4 * i)));
+	__m128i wk = _mm_add_epi32(*now, _mm_load_si128((const void *)(sha256_k + 4 * i)));
 
 	lane->hgdc = _mm_sha256rnds2_epu32(lane->hgdc, lane->feba, wk);
 	lane->feba = _mm_sha256rnds2_epu32(lane->feba, lane->hgdc, _mm_unpackhi_epi64(wk, wk));
@@ -62,7 +60,7 @@ SHANI static inline __attribute__((always_inline)) void shani_rounds(struct shan
 SHANI static inline __attribute__((always_inline)) void shani_block(struct shani_lane *lanes, int count,
 								    const u8 *const *data, size_t offset)
 {
-	__m128i feba[SHANI_LANES], hgdc[SHANI_LANES];
+	__m128i feba[4], hgdc[4];
 
 	for (int l = 0; l < count; l++)
 		feba[l] = lanes[l].feba, hgdc[l] = lanes[l].hgdc;
@@ -83,46 +81,4 @@ SHANI static inline __attribute__((always_inline)) void shani_block(struct shani
 	}
 }
 
-SHANI static void compress_shani(struct sha2_state *state, const u8 *data, size_t count)
-{
-	struct shani_lane lane;
-
-	shani_unpack(&lane, state);
-	for (; count > 0; count--, data += 64)
-		shani_block(&lane, 1, &data, 0);
-	shani_pack(&lane, state);
-}
-
-SHANI static inline __attribute__((always_inline)) void shani_hash(const struct sha2_state *start, const u8 *const *data,
-								   int count, size_t size, struct sha2_state *states)
-{
-	struct shani_lane lanes[SHANI_LANES];
-	u8 padding[64] = { 0x80 };
-	const u8 *const paddings[SHANI_LANES] = { padding, padding, padding, padding };
-
-	put_word(padding + 60, 8 * (start->size + size));
-	for (int l = 0; l < count; l++)
-		shani_unpack(&lanes[l], start);
-	for (size_t offset = 0; offset < size; offset += 64)
-		shani_block(lanes, count, data, offset);
-	shani_block(lanes, count, paddings, 0);
-	for (int l = 0; l < count; l++)
-		shani_pack(&lanes[l], &states[l]);
-}
-
-SHANI static void hash_lanes_shani(const struct sha2_state *start, const u8 *data, size_t count, size_t size, u8 *digests)
-{
-	struct sha2_state states[SHANI_LANES];
-	const u8 *lane[SHANI_LANES];
-
-	/* A lane without a message does the work of the last one again: four lanes hash three faster than two and one do. */
-	for (size_t l = 0; l < SHANI_LANES; l++)
-		lane[l] = data + (l < count ? l : count - 1) * size;
-	if (count > 2)
-		shani_hash(start, lane, 4, size, states);
-	else
-		shani_hash(start, lane, 2, size, states);
-	for (size_t l = 0; l < count; l++)
-		for (int i = 0; i < 8; i++, digests += sizeof(WORD))
-			put_word(digests, states[l].w32[i]);
-}
+#endif
