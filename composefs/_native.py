@@ -10,8 +10,11 @@ has it, or as `sha256=NAME,sha512=NAME`; one that does not exist here makes the 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from array import array
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from composefs._cfs import ffi, lib
@@ -19,7 +22,7 @@ from composefs._cfs import ffi, lib
 if TYPE_CHECKING:
     from cffi import FFI
 
-    from composefs._cfs import TarPlace, TarRows
+    from composefs._cfs import Merge, Stream, TarObjects, TarPlace, TarRows
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -110,6 +113,35 @@ def verity_digest_fds(alg: int, fds: Sequence[int], digest_size: int) -> list[tu
     return list(zip(each, ffi.unpack(sizes, count), ffi.unpack(ctimes, count), strict=True))
 
 
+def verity_digests(alg: int, data: Buffer, spans: Buffer, digest_size: int, beside: StreamHash | None = None) -> bytes:
+    """Return the fs-verity digests of many files that lie in *data*, back to back.
+
+    Small files share the lanes of vector instructions: this is faster than one after the other.
+
+    Args:
+        alg: the hash.
+        data: contiguous.
+        spans: offset and size of each file, in bytes, as two unsigned integers of 64 bits in the CPU's byte order;
+            they may lie in any order, and on top of each other.
+        digest_size: bytes; must be that of the hash.
+        beside: is hashed meanwhile, as far as there is room.
+
+    Raises:
+        OSError: EINVAL, for a span that leaves *data* or parameters that fs-verity does not have.
+        MemoryError: no memory for 200 KiB.
+    """
+    places = ffi.from_buffer("struct cfs_span[]", spans)
+    stream = beside.stream if beside is not None else ffi.NULL
+    source, out = ffi.from_buffer(data), bytearray(len(places) * digest_size)
+    target = ffi.from_buffer(out)
+    _check(
+        lib.cfs_verity_digest_spans_fused(
+            alg, 4096, ffi.NULL, 0, source, len(source), places, len(places), target, digest_size, stream
+        )
+    )
+    return bytes(out)
+
+
 class VerityState:
     """The fs-verity digest of content that comes in pieces, in memory for one block of each level of the tree.
 
@@ -123,8 +155,12 @@ class VerityState:
         _check(lib.cfs_verity_new(alg, block_size, seed, len(seed), out))
         self._state: FFI.CData | None = ffi.gc(out[0], lib.cfs_verity_free)
 
-    def update(self, data: Buffer) -> None:
+    def update(self, data: Buffer, beside: StreamHash | None = None) -> None:
         """Append *data*, of any length.
+
+        Args:
+            data: what comes next.
+            beside: is hashed meanwhile, as far as there is room.
 
         Raises:
             ValueError: the digest was already taken.
@@ -132,7 +168,8 @@ class VerityState:
         if self._state is None:
             raise ValueError("the digest was already taken")
         source = ffi.from_buffer(data)
-        _check(lib.cfs_verity_update(self._state, source, len(source)))
+        stream = beside.stream if beside is not None else ffi.NULL
+        _check(lib.cfs_verity_update_fused(self._state, source, len(source), stream))
 
     def digest(self) -> bytes:
         """Return the digest of all that was appended; this ends the state.
@@ -147,6 +184,47 @@ class VerityState:
         _check(lib.cfs_verity_finish(self._state, target, len(target)))
         self._state = None
         return bytes(out)
+
+
+class StreamHash:
+    """SHA-256 of what comes in pieces, hashed beside other things, on units of the CPU that idle meanwhile.
+
+    Where there are no such units, OpenSSL's, which is as fast alone, takes its place.
+
+    Args:
+        alg: the hash of those other things.
+    """
+
+    def __init__(self, alg: int) -> None:
+        self._hash = ffi.new("struct cfs_sha256 *")
+        lib.cfs_sha256_init(self._hash)
+        self.stream = cast("Stream", ffi.new("struct cfs_stream *"))  # what is left of the piece
+        self.stream.hash = self._hash
+        self._source: FFI.CData | None = None  # keeps the piece
+        self._beside = bool(lib.cfs_hash_fuses(alg))
+        self._alone = hashlib.sha256()
+
+    def begin(self, data: Buffer) -> None:
+        """Take *data* for the next piece, which nobody may change before `finish`."""
+        if not self._beside:
+            self._alone.update(data)
+            return
+        self._source = ffi.from_buffer(data)
+        self.stream.data, self.stream.size = ffi.cast("uint8_t *", self._source), len(self._source)
+
+    def finish(self) -> None:
+        """Hash what is left of the piece."""
+        if self._source is not None:
+            lib.cfs_sha256_update(self._hash, self.stream.data, self.stream.size)
+            self.stream.size, self._source = 0, None
+
+    def hexdigest(self) -> str:
+        """Return the digest of all pieces that were finished."""
+        if not self._beside:
+            return self._alone.hexdigest()
+        out = bytearray(32)
+        lib.cfs_sha256_final(self._hash, ffi.from_buffer(out))
+        return out.hex()
 
 
 def hash_implementations(alg: int) -> list[str]:
@@ -297,6 +375,82 @@ def store_file(dir_fd: int, data: Buffer) -> int:
     return _check(lib.cfs_store_file(dir_fd, source, len(source)))
 
 
+def missing_objects(dir_fd: int, digests: Buffer, digest_size: int) -> list[int]:
+    """Return which of *digests* no file is named by.
+
+    Args:
+        dir_fd: the directory of the files xx/rest.
+        digests: back to back, in any order, also several times the same.
+        digest_size: bytes of one.
+
+    Returns:
+        Their indexes, in order.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    source, count = ffi.from_buffer(digests), len(digests) // digest_size
+    marks = bytearray(count)
+    _check(lib.cfs_missing_objects(dir_fd, source, count, digest_size, ffi.from_buffer(marks)))
+    return [index for index, mark in enumerate(marks) if mark] if 1 in marks else []
+
+
+class ObjectState(IntEnum):
+    """What an object turned out to be, as `enum object_state` of csrc/cfs.h."""
+
+    HASHED = 0  # its digest was computed
+    MEASURED = 1  # the kernel enforces its digest
+    NOT_OPENED = 2  # as the error says
+    NO_FILE = 3  # but something else
+    NOT_READ = 4  # as the error says
+    NOT_SEALED = 5  # the kernel enforces no digest of that hash, though it is required to
+
+
+class FoundObjects(NamedTuple):
+    """What objects turned out to be, each at the place of its name."""
+
+    digests: bytearray  # back to back; of what has none anything
+    states: bytearray  # as `ObjectState`
+    errors: list[int]  # errno, or 0
+
+
+class ObjectChecker:
+    """Look at the objects in the directory *dir_fd*, each at `xx/rest`, from several threads at once.
+
+    Args:
+        alg: the hash of the names.
+        dir_fd: stays open meanwhile.
+        digest_size: bytes; must be that of the hash.
+        require_verity: whether the kernel must enforce every digest; then nothing is hashed.
+    """
+
+    def __init__(self, alg: int, dir_fd: int, digest_size: int, *, require_verity: bool) -> None:
+        self._alg, self._dir_fd, self._digest_size, self._require_verity = alg, dir_fd, digest_size, require_verity
+        self._stop = ffi.new("int *")
+
+    def check(self, digests: Buffer) -> FoundObjects:
+        """Return what the objects called *digests*, raw and back to back, are.
+
+        Raises:
+            OSError: ECANCELED after `stop`; EINVAL for a wrong hash.
+            MemoryError: no memory for a buffer of 1 MiB.
+        """
+        count = len(digests) // self._digest_size
+        found, states, errors = bytearray(count * self._digest_size), bytearray(count), ffi.new("int[]", count)
+        names, target, kinds = (ffi.from_buffer(buffer) for buffer in (digests, found, states))
+        fields = (names, count, self._require_verity, self._stop, target, kinds, errors)
+        objects = ffi.new("struct cfs_objects *", fields)
+        ret = lib.cfs_check_objects(self._alg, self._dir_fd, self._digest_size, objects)
+        # An error keeps its frames, and CPython 3.11 crashes where it collects a memoryview that is still exported.
+        del names, target, kinds, fields, objects
+        _check(ret)
+        return FoundObjects(found, states, list(errors))
+
+    def stop(self) -> None:
+        """Let every `check` fail, also those that go on."""
+        self._stop[0] = 1
+
+
 # Formats
 
 
@@ -304,6 +458,10 @@ def sum_bytes(data: Buffer) -> int:
     """Return the sum of all bytes of *data*, as in the checksum of a tar header."""
     source = ffi.from_buffer(data)
     return lib.cfs_sum_bytes(source, len(source))
+
+
+OBJECT_NEW, OBJECT_FOUND = 1, 0  # of `store_objects`
+SPAN_SIZE = 16  # bytes of struct cfs_span: offset and size
 
 
 class TarTexts(NamedTuple):
@@ -362,24 +520,161 @@ class TarReader:
         return texts, here.position, (here.inline_left, here.offset, here.padding)
 
 
-def pack_erofs_inodes(image: bytearray, inodes: Buffer, areas: Buffer, area_data: Buffer, payloads: Buffer) -> None:
-    """Put inodes into an EROFS image: headers, xattrs and tails.
+class TarPart(NamedTuple):
+    """Plain entries of an archive, split off."""
+
+    texts: TarTexts
+    spans: bytes  # where the contents of its objects are, as `struct cfs_span` each
+    digests: bytes  # of these, back to back
+    end: int  # where what follows begins
+    offset: int  # of that in the archive
+    padding: int  # bytes there before the next header
+
+
+class TarCutter:
+    """Split plain entries off an archive, many at a time, and compute the digests of their contents.
 
     Args:
-        image: large enough.
-        inodes: records, as `struct inode_record` of csrc/erofs.c.
-        areas: records of what they have of xattrs, as `struct area_record`.
-        area_data: what these say the offsets of.
-        payloads: of the inodes, one after another.
+        alg: the hash.
+        digest_size: bytes; must be that of the hash.
+    """
+
+    CAPACITY = 1024  # entries at a time
+    _ROW_SIZE, _TEXT_SIZE = 48, 256  # bytes for each
+
+    def __init__(self, alg: int, digest_size: int) -> None:
+        self._alg = alg
+        self._rows = ffi.new("uint8_t[]", self.CAPACITY * self._ROW_SIZE)
+        self._names, self._directories = (ffi.new("char[]", self.CAPACITY * self._TEXT_SIZE) for _ in range(2))
+        self._values = ffi.new("uint8_t[]", self.CAPACITY * self._TEXT_SIZE)
+        texts = (self._rows, self._names, self._directories, self._values, self.CAPACITY)
+        self._out = cast("TarRows", ffi.new("struct cfs_tar_rows *", texts))
+        self._spans = ffi.new("struct cfs_span[]", self.CAPACITY)
+        self._digests = ffi.new("uint8_t[]", self.CAPACITY * digest_size)
+        self._objects = cast(
+            "TarObjects", ffi.new("struct cfs_tar_objects *", (self._spans, self._digests, digest_size))
+        )
+        self._place = cast("TarPlace", ffi.new("struct cfs_tar_place *"))
+
+    def cut(
+        self, data: Buffer, place: tuple[int, int, int], limit: int, beside: StreamHash | None = None
+    ) -> TarPart | None:
+        """Split off at most *limit* entries; None: there is no plain one.
+
+        Args:
+            data: a piece of the archive.
+            place: where to begin in it; the offset of that in the archive; the bytes before the next header.
+            limit: at most `CAPACITY`.
+            beside: is hashed meanwhile, as far as there is room.
+        """
+        here, out, objects = self._place, self._out, self._objects
+        here.position, here.offset, here.padding = place
+        out.capacity = min(limit, self.CAPACITY)
+        source = ffi.from_buffer(data)
+        stream = beside.stream if beside is not None else ffi.NULL
+        _check(lib.cfs_tar_split(self._alg, source, len(source), here, out, objects, stream))
+        count = out.count
+        if not count:
+            return None
+        found = objects.count
+        texts = TarTexts(
+            ffi.buffer(self._rows, count * self._ROW_SIZE)[:],
+            ffi.buffer(self._names, out.names_size)[:],
+            ffi.buffer(self._directories, out.directories_size)[:],
+            ffi.buffer(self._values, out.values_size)[:],
+        )
+        spans = ffi.buffer(self._spans, found * SPAN_SIZE)[:]
+        digests = ffi.buffer(self._digests, found * objects.digest_size)[:]
+        return TarPart(texts, spans, digests, here.position, here.offset, here.padding)
+
+
+def pack_chunks(data: Buffer, spans: bytes, indexes: array[int], capacity: int) -> bytearray:
+    """Return the chunks of a splitstream for *data* from its first object to its last.
+
+    Args:
+        data: a piece of an archive.
+        spans: where the objects are in it, in order, as `struct cfs_span` each.
+        indexes: theirs among the references, of type "q".
+        capacity: bytes, at least as many as there will be.
 
     Raises:
-        OSError: EINVAL, for records that leave image, areas or payloads.
+        OSError: EINVAL, for spans out of order or outside.
     """
-    buffers = (image, inodes, areas, area_data, payloads)
-    target, records, kinds, xattrs, data = (ffi.from_buffer(buffer) for buffer in buffers)
-    sizes = (len(target), len(records), len(kinds), len(xattrs), len(data))
-    _check(
-        lib.cfs_erofs_pack_inodes(
-            target, sizes[0], records, sizes[1], kinds, sizes[2], xattrs, sizes[3], data, sizes[4]
-        )
-    )
+    source, out = ffi.from_buffer(data), bytearray(capacity)
+    where, numbers = ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer("int64_t[]", indexes)
+    target = ffi.from_buffer(out)
+    size = _check(lib.cfs_pack_chunks(source, len(source), where, numbers, len(numbers), target, capacity))
+    ffi.release(target)
+    del out[size:]
+    return out
+
+
+def store_objects(dir_fd: int, alg: int, data: Buffer, spans: Buffer, digests: Buffer) -> list[int]:
+    """Store objects that are not there.
+
+    Args:
+        dir_fd: the directory of objects.
+        alg: seal them by this hash; 0: do not.
+        data: holds their contents.
+        spans: where, as `struct cfs_span` each.
+        digests: of them, back to back.
+
+    Returns:
+        For each 1 if it is stored now, 0 if a file of that name and size is there, else the negative errno of what
+        failed, and nothing is left behind.
+    """
+    source, where, names = ffi.from_buffer(data), ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer(digests)
+    count = len(where)
+    if not count:
+        return []
+    results, digest_size = ffi.new("int[]", count), len(names) // count
+    _check(lib.cfs_store_objects(dir_fd, alg, source, len(source), where, count, names, digest_size, results))
+    return cast("list[int]", ffi.unpack(results, count))
+
+
+class ChunkMerger:
+    """Join what the chunks of a splitstream are: inline bytes and objects, which are not proved.
+
+    Args:
+        digests: of its objects, back to back.
+        digest_size: bytes of one.
+        dir_fd: the directory of all objects, each at `xx/rest`.
+    """
+
+    def __init__(self, digests: bytes, digest_size: int, dir_fd: int) -> None:
+        self._source = ffi.from_buffer(digests)
+        self._digests = ffi.new("struct cfs_digests *", (self._source, digest_size, len(digests) // digest_size))
+        self._dir_fd = dir_fd
+        self._merge = cast("Merge", ffi.new("struct cfs_merge *"))
+        self._merge.fd = -1
+
+    def merge(self, chunks: Buffer, out: bytearray) -> tuple[int, int]:
+        """Fill *out* from decompressed *chunks*.
+
+        Returns:
+            The bytes of *chunks* that are done with, and the bytes put out.  Less than all of *out*: there must be more
+            chunks.
+
+        Raises:
+            OSError: the object number `object` cannot be read; ERANGE: there is none of that number.
+        """
+        source, target = ffi.from_buffer(chunks), ffi.from_buffer(out)
+        size = lib.cfs_merge_chunks(source, len(source), self._merge, self._digests, self._dir_fd, target, len(target))
+        del source, target  # as in `ObjectChecker.check`
+        return self._merge.position, _check(size)
+
+    @property
+    def object(self) -> int:
+        """The number of the last object."""
+        return self._merge.object
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the chunks may end here."""
+        return not self._merge.inline_left and not self._merge.head_size and self._merge.fd < 0
+
+    def close(self) -> None:
+        """Close the object that was being read."""
+        if self._merge.fd >= 0:
+            os.close(self._merge.fd)
+            self._merge.fd = -1

@@ -11,7 +11,7 @@ ffibuilder.cdef((CSRC / "cfs_api.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "composefs._cfs",
     '#include "cfs.h"',  # prototypes included: C that differs from what Python sees does not compile
-    sources=[f"csrc/{name}.c" for name in ("cpu", "erofs", "fsio", "merkle", "sha256", "sha512", "tar")],
+    sources=sorted(f"csrc/{source.name}" for source in CSRC.glob("*.c")),
     depends=sorted(str(header) for header in CSRC.glob("**/*.h")),
     include_dirs=["csrc"],
     # The environment's CFLAGS replaces Python's own flags, so what matters stands here.

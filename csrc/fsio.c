@@ -111,29 +111,37 @@ int cfs_syncfs(int fd)
 	return syncfs(fd) < 0 ? -errno : 0;
 }
 
+/* Write all of data at the end of fd.  Return: 0, or the -errno of write(2). */
+static int write_all(int fd, const u8 *data, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(fd, data, size);
+
+		if (n >= 0) {
+			data += n;
+			size -= n;
+		} else if (errno != EINTR) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
 /*
  * Write data to a new unnamed file (O_TMPFILE) in the file system of dir_fd.
  * Return: its descriptor, open for reading and writing, or the -errno of what failed.
  */
 int cfs_store_file(int dir_fd, const void *data, size_t size)
 {
-	const u8 *next = data;
 	int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
+	int ret;
 
 	if (fd < 0)
 		return -errno;
-	while (size > 0) {
-		ssize_t n = write(fd, next, size);
-
-		if (n >= 0) {
-			next += n;
-			size -= n;
-		} else if (errno != EINTR) {
-			int ret = -errno;
-
-			close(fd);
-			return ret;
-		}
+	ret = write_all(fd, data, size);
+	if (ret < 0) {
+		close(fd);
+		return ret;
 	}
 	return fd;
 }

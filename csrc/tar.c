@@ -233,6 +233,25 @@ static void add_row(struct cfs_tar_rows *rows, u64 offset, u8 kind, const struct
 	rows->count++;
 }
 
+/* What a header is of that means what it says.  Return: a kind, or -1 for what is not plain. */
+static int plain_kind(const struct tar_header *header, const struct entry *entry)
+{
+	switch (header->type) {
+	case '0':
+	case '\0':
+	case '7':
+		return entry->size > INLINE_MAX ? ROW_OBJECT : ROW_INLINE;
+	case '1':
+		return entry->size || !entry->link_size ? -1 : ROW_HARD_LINK;
+	case '2':
+		return entry->size ? -1 : ROW_SYMLINK;
+	case '5':
+		return entry->size ? -1 : ROW_DIRECTORY;
+	default:
+		return -1;
+	}
+}
+
 /* Read one entry, if it is plain and all here; else place and rows are of no use. */
 static bool read_entry(const u8 *data, size_t size, struct cfs_tar_place *place, const struct cfs_digests *digests,
 		       struct cfs_tar_rows *rows)
@@ -240,34 +259,15 @@ static bool read_entry(const u8 *data, size_t size, struct cfs_tar_place *place,
 	const struct tar_header *header = next_header(data, size, place);
 	struct entry entry;
 	u64 offset;
-	u8 kind;
+	int kind;
 
-	if (!header || !parse_header(header, &entry) || !add_path(&entry, rows))
+	if (!header || !parse_header(header, &entry) || (kind = plain_kind(header, &entry)) < 0 || !add_path(&entry, rows))
 		return false;
 	offset = place->offset - BLOCK;
-	switch (header->type) {
-	case '0':
-	case '\0':
-	case '7':
-		kind = entry.size > INLINE_MAX ? ROW_OBJECT : ROW_INLINE;
-		if (!read_contents(data, size, place, digests, entry.size, rows))
-			return false;
-		break;
-	case '1':
-	case '2':
-		kind = header->type == '1' ? ROW_HARD_LINK : ROW_SYMLINK;
-		if (entry.size || (kind == ROW_HARD_LINK && !entry.link_size))
-			return false;
+	if (kind == ROW_SYMLINK || kind == ROW_HARD_LINK)
 		add_value(rows, header->link, entry.link_size);
-		break;
-	case '5':
-		kind = ROW_DIRECTORY;
-		if (entry.size)
-			return false;
-		break;
-	default:
+	else if (kind != ROW_DIRECTORY && !read_contents(data, size, place, digests, entry.size, rows))
 		return false;
-	}
 	add_row(rows, offset, kind, &entry);
 	return true;
 }
@@ -303,4 +303,128 @@ int cfs_tar_read(const void *data, size_t size, struct cfs_tar_place *place, con
 	*place = place_before;
 	*rows = rows_before;
 	return 0;
+}
+
+/* Go over bytes of an archive. */
+static void pass(struct cfs_tar_place *place, u64 size)
+{
+	place->position += size;
+	place->offset += size;
+}
+
+/* Split off one entry of an archive, if it is plain and its contents are all here; else nothing is of use. */
+static bool split_entry(const u8 *data, size_t size, struct cfs_tar_place *place, struct cfs_tar_rows *rows,
+			struct cfs_tar_objects *objects)
+{
+	const struct tar_header *header;
+	struct entry entry;
+	u64 offset;
+	int kind;
+
+	if (size - place->position < BLOCK || size - place->position - BLOCK < place->padding)
+		return false;
+	pass(place, place->padding);
+	place->padding = 0;
+	offset = place->offset;
+	header = (const struct tar_header *)(data + place->position);
+	if (!parse_header(header, &entry) || (kind = plain_kind(header, &entry)) < 0 || !add_path(&entry, rows))
+		return false;
+	pass(place, BLOCK);
+	if (kind == ROW_SYMLINK || kind == ROW_HARD_LINK) {
+		add_value(rows, header->link, entry.link_size);
+	} else if (kind != ROW_DIRECTORY) {
+		if (size - place->position < entry.size)
+			return false;
+		if (kind == ROW_INLINE) {
+			add_value(rows, data + place->position, entry.size);
+		} else {
+			objects->spans[objects->count++] = (struct cfs_span){ place->position, entry.size };
+			rows->values_size += objects->digest_size;	/* for cfs_tar_split() to fill */
+		}
+		pass(place, entry.size);
+		place->padding = -entry.size % BLOCK;
+	}
+	add_row(rows, offset, kind, &entry);
+	return true;
+}
+
+/* The digests of objects are what their rows hold. */
+static void fill_values(struct cfs_tar_rows *rows, const struct cfs_tar_objects *objects)
+{
+	const u8 *digest = objects->digests;
+
+	for (size_t i = 0; i < rows->count; i++) {
+		struct tar_row row;
+
+		memcpy(&row, rows->rows + i * sizeof(row), sizeof(row));
+		if (row.kind != ROW_OBJECT)
+			continue;
+		memcpy(rows->values + le32toh(row.value_end) - objects->digest_size, digest, objects->digest_size);
+		digest += objects->digest_size;
+	}
+}
+
+/*
+ * Split off entries of an archive from place on, while they are plain and whole, and
+ * compute the digests of the contents that become objects, beside that of stream, which
+ * may be NULL.  What is not is left, for Python knows all rules.
+ * Return: 0, -EINVAL for sizes that cannot be, or what cfs_verity_digest_spans() returns.
+ */
+int cfs_tar_split(int alg, const void *data, size_t size, struct cfs_tar_place *place, struct cfs_tar_rows *rows,
+		  struct cfs_tar_objects *objects, struct cfs_stream *stream)
+{
+	int ret;
+
+	if (place->position > size || objects->digest_size > TEXT_MAX || rows->capacity > UINT16_MAX)
+		return -EINVAL;
+	rows->count = rows->directory_count = objects->count = 0;
+	rows->names_size = rows->directories_size = rows->values_size = rows->last_directory_size = 0;
+	while (rows->count < rows->capacity) {
+		struct cfs_tar_place next_place = *place;
+		struct cfs_tar_rows next_rows = *rows;
+
+		if (!split_entry(data, size, &next_place, &next_rows, objects))
+			break;
+		*place = next_place;
+		*rows = next_rows;
+	}
+	ret = cfs_verity_digest_spans_fused(alg, 4096, NULL, 0, data, size, objects->spans, objects->count,
+					    objects->digests, objects->digest_size, stream);
+	if (ret == 0)
+		fill_values(rows, objects);
+	return ret;
+}
+
+static u8 *put_number(u8 *chunks, int64_t number)
+{
+	u64 head = htole64(number);
+
+	return mempcpy(chunks, &head, sizeof(head));
+}
+
+/*
+ * Write the chunks of an archive's data from its first object to its last: for each its
+ * index, and what is between two of them inline.
+ * Return: bytes of chunks, or -EINVAL for spans that are not in order, or too little capacity.
+ */
+int64_t cfs_pack_chunks(const void *data, size_t size, const struct cfs_span *spans, const int64_t *indexes,
+			size_t count, void *chunks, size_t capacity)
+{
+	u8 *next = chunks;
+	u64 position = count ? spans[0].offset : 0;
+
+	for (size_t i = 0; i < count; i++) {
+		u64 inline_size = spans[i].offset - position;
+
+		if (spans[i].offset < position || spans[i].offset > size || spans[i].size > size - spans[i].offset ||
+		    capacity - (next - (u8 *)chunks) < 2 * sizeof(u64) + inline_size)
+			return -EINVAL;
+		if (inline_size) {
+			next = put_number(next, -(int64_t)inline_size);
+			next = mempcpy(next, (const u8 *)data + position, inline_size);
+		}
+		next = put_number(next, indexes[i]);
+		position = spans[i].offset + spans[i].size;
+	}
+	return next - (u8 *)chunks;
 }
