@@ -1,41 +1,14 @@
-/* What the EROFS writer does for every inode, once Python has decided what stands where. */
-#include "cfs.h"
+/* Make the bytes of an EROFS image, once it is known what stands where. */
+#include "erofs.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#define SLOT_SIZE	32	/* bytes; nids count them */
-#define FORMAT_EXTENDED	1	/* of i_format */
-#define FORMAT_CHUNKED	8
 #define XATTR_UNIT	4	/* bytes */
 
-/* What an inode is, and where; composefs/erofs/inodes.py packs it. */
-struct inode_record {
-	u64 size;
-	u64 mtime;
-	u32 nanoseconds, uid, gid, link_count;
-	u32 payload_size;	/* of the digest of its object, or else of data that end in its tail */
-	u16 mode;
-	u16 format;
-	u32 nid, number, pointer;
-	u32 area;		/* index */
-	u32 tail_size;		/* of what stands behind the xattrs */
-	u32 unused;
-};
-_Static_assert(sizeof(struct inode_record) == 64, "as in inodes.py");
-
-/* The xattrs of all inodes that have the same ones; composefs/erofs/areas.py packs it. */
-struct area_record {
-	u64 offset;		/* in the data of all areas */
-	u32 size;
-	u32 digest_offset;	/* from its start, where each inode has the digest of its object; 0: nowhere */
-	u32 path_offset;	/* and the path of that object */
-	u32 unused;
-};
-_Static_assert(sizeof(struct area_record) == 24, "as in areas.py");
-
-/* Source of the two: the kernel's fs/erofs/erofs_fs.h. */
+/* Source of these: the kernel's fs/erofs/erofs_fs.h. */
 struct compact_inode {
 	u16 i_format, i_xattr_icount, i_mode, i_nlink;
 	u32 i_size, i_reserved, i_u, i_ino;
@@ -54,10 +27,12 @@ struct extended_inode {
 };
 _Static_assert(sizeof(struct extended_inode) == 64, "as in the kernel");
 
-static size_t header_size(const struct inode_record *inode)
-{
-	return inode->format & FORMAT_EXTENDED ? sizeof(struct extended_inode) : sizeof(struct compact_inode);
-}
+struct dirent {
+	u64 nid;
+	u16 nameoff;
+	u8 file_type, reserved;
+} __attribute__((packed));
+_Static_assert(sizeof(struct dirent) == 12, "as in the kernel");
 
 static void put_header(u8 *place, const struct inode_record *inode, u16 xattr_count)
 {
@@ -105,63 +80,140 @@ static void put_path(u8 *place, const u8 *digest, size_t size)
 	}
 }
 
-/* Tell whether all that inode consists of has its place in what it is made of. */
-static bool is_consistent(const struct inode_record *inode, const struct area_record *area, size_t area_data_size)
+/* Tell whether all that an inode consists of has its place in the image, and in what it is made of. */
+static bool has_places(const struct cfs_erofs_layout *layout, const struct inode_record *inode,
+		       const struct area_record *area)
 {
+	u64 offset = (u64)inode->nid * SLOT_SIZE, size = erofs_header_size(inode) + (u64)area->size + inode->tail_size;
+	u64 blocks_end = ((u64)inode->first_block + inode->block_count) * BLOCK_SIZE;
 	u64 path_size = 2 * (u64)inode->payload_size + 1;
 
-	if (area->offset > area_data_size || area->size > area_data_size - area->offset)
+	if (offset > layout->image_size || size > layout->image_size - offset)
 		return false;
-	if (area->digest_offset && ((u64)area->digest_offset + inode->payload_size > area->size ||
-				    area->path_offset + path_size > area->size))
+	if (inode->block_count && blocks_end > layout->image_size)
 		return false;
-	return inode->format & FORMAT_CHUNKED || inode->tail_size <= inode->payload_size;
+	if (area->offset > layout->area_data_size || area->size > layout->area_data_size - area->offset)
+		return false;
+	return !area->digest_offset || ((u64)area->digest_offset + inode->payload_size <= area->size &&
+					area->path_offset + path_size <= area->size);
 }
 
-static void put_inode(u8 *place, const struct inode_record *inode, const struct area_record *area, const u8 *xattrs,
-		      const u8 *payload)
+/* Put header and xattrs of an inode into the image.  Return: the place of its tail. */
+static u8 *put_inode(u8 *image, const struct inode_record *inode, const struct area_record *area, const u8 *xattrs,
+		     const u8 *payload)
 {
+	u8 *place = image + (u64)inode->nid * SLOT_SIZE;
+
 	/* The first twelve bytes of the xattrs, their header, count as one unit. */
 	put_header(place, inode, area->size ? (area->size - 12) / XATTR_UNIT + 1 : 0);
-	place += header_size(inode);
+	place += erofs_header_size(inode);
 	memcpy(place, xattrs, area->size);
 	if (area->digest_offset) {
 		memcpy(place + area->digest_offset, payload, inode->payload_size);
 		put_path(place + area->path_offset, payload, inode->payload_size);
 	}
-	place += area->size;
-	if (inode->format & FORMAT_CHUNKED)
-		memset(place, 0xff, inode->tail_size);	/* addresses of chunks that are elsewhere */
-	else
-		memcpy(place, payload + inode->payload_size - inode->tail_size, inode->tail_size);
+	return place + area->size;
+}
+
+/* Put the data of all but directories.  Return: false if they have no place. */
+static bool put_data(u8 *image, u8 *tail, const struct inode_record *inode, const u8 *payload)
+{
+	u8 *blocks = image + (u64)inode->first_block * BLOCK_SIZE;
+	u64 in_blocks = inode->payload_size - (u64)inode->tail_size;
+
+	if (inode->format & LAYOUT_CHUNKED) {	/* addresses of chunks that are elsewhere */
+		memset(tail, 0xff, inode->tail_size);
+		memset(blocks, 0xff, (u64)inode->block_count * BLOCK_SIZE);
+		return true;
+	}
+	if (inode->tail_size > inode->payload_size || in_blocks > (u64)inode->block_count * BLOCK_SIZE)
+		return false;
+	memcpy(blocks, payload, in_blocks);
+	memcpy(tail, payload + in_blocks, inode->tail_size);
+	return true;
+}
+
+static u8 file_type(u16 mode)
+{
+	/* By the bits of the mode: those of fs/erofs/erofs_fs.h are those of the kernel's fs_types.h. */
+	static const u8 types[] = { [1] = 5, [2] = 3, [4] = 2, [6] = 4, [8] = 1, [10] = 7, [12] = 6, [15] = 0 };
+
+	return types[mode >> 12];
+}
+
+static void put_dirents(u8 *place, const struct inode_record *inodes, const struct dirents *block)
+{
+	size_t name_offset = block->count * sizeof(struct dirent);
+
+	for (size_t i = 0; i < block->count; i++) {
+		const struct inode_record *inode = &inodes[block->entries[i].inode];
+		struct dirent dirent = {
+			.nid = htole64(inode->nid),
+			.nameoff = htole16(name_offset),
+			.file_type = file_type(inode->mode),
+		};
+
+		memcpy(place + i * sizeof(dirent), &dirent, sizeof(dirent));
+		memcpy(place + name_offset, block->entries[i].name, block->entries[i].name_size);
+		name_offset += block->entries[i].name_size;
+	}
+}
+
+/* Put the entries of a directory.  Return: false if they have no place. */
+static bool put_directory(u8 *image, const struct cfs_erofs_tree *tree, const struct cfs_erofs_layout *layout,
+			  const struct directory_record *directory)
+{
+	const struct inode_record *inodes = tree->inodes, *inode = &inodes[directory->inode];
+	const struct area_record *areas = layout->areas;
+	u8 *place = image + (u64)inode->first_block * BLOCK_SIZE;
+	struct dirent_cursor cursor = erofs_first_dirent(tree, directory);
+	struct dirents block;
+
+	for (u32 number = 0; erofs_next_block(&cursor, &block); number++) {
+		if (number < inode->block_count) {
+			put_dirents(place + (u64)number * BLOCK_SIZE, inodes, &block);
+		} else {
+			if (number > inode->block_count || block.size != inode->tail_size)
+				return false;
+			put_dirents(image + (u64)inode->nid * SLOT_SIZE + erofs_header_size(inode) +
+				    areas[inode->xattrs].size, inodes, &block);
+		}
+	}
+	return true;
 }
 
 /*
- * Put inodes, of which these are the records, into an image: headers, xattrs and
- * tails.  The payloads follow each other in the order of the records.
+ * Put all inodes of a tree, and their data, into an image of zeros.
  * Return: 0, or -EINVAL if anything would be outside of where it should be.
  */
-int cfs_erofs_pack_inodes(void *image, size_t image_size, const void *inodes, size_t inodes_size,
-			  const void *areas, size_t areas_size, const void *area_data, size_t area_data_size,
-			  const void *payloads, size_t payloads_size)
+int cfs_erofs_pack(const struct cfs_erofs_tree *tree, const struct cfs_erofs_layout *layout)
 {
-	const u8 *payload = payloads, *end = payload + payloads_size;
+	const struct directory_record *directories = tree->directories;
+	const struct inode_record *inodes = tree->inodes;
+	const struct area_record *areas = layout->areas;
+	const u8 *payload = tree->payloads;
+	u8 *image = layout->image;
 
-	for (size_t i = 0; i < inodes_size / sizeof(struct inode_record); i++) {
-		struct inode_record inode;
-		struct area_record area;
-		u64 offset, size;
+	if (!erofs_is_consistent(tree))
+		return -EINVAL;
+	for (size_t i = 0; i < tree->inode_count; i++) {
+		const struct inode_record *inode = &inodes[i];
+		const struct area_record *area;
+		u8 *tail;
 
-		memcpy(&inode, (const u8 *)inodes + i * sizeof(inode), sizeof(inode));
-		if (inode.area >= areas_size / sizeof(area) || inode.payload_size > (size_t)(end - payload))
+		if (inode->xattrs >= layout->area_count)
 			return -EINVAL;
-		memcpy(&area, (const u8 *)areas + inode.area * sizeof(area), sizeof(area));
-		offset = (u64)inode.nid * SLOT_SIZE;
-		size = header_size(&inode) + (u64)area.size + inode.tail_size;
-		if (offset > image_size || size > image_size - offset || !is_consistent(&inode, &area, area_data_size))
+		area = &areas[inode->xattrs];
+		if (!has_places(layout, inode, area))
 			return -EINVAL;
-		put_inode((u8 *)image + offset, &inode, &area, (const u8 *)area_data + area.offset, payload);
-		payload += inode.payload_size;
+		tail = put_inode(image, inode, area, (const u8 *)layout->area_data + area->offset, payload);
+		if (!S_ISDIR(inode->mode) && !put_data(image, tail, inode, payload))
+			return -EINVAL;
+		payload += inode->payload_size;
+	}
+	for (size_t i = 0; i < tree->directory_count; i++) {
+		if (!put_directory(image, tree, layout, &directories[i]))
+			return -EINVAL;
 	}
 	return 0;
 }
