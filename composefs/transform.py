@@ -7,29 +7,10 @@ extended attributes of the host.  This is the OCI transform of composefs-rs 0.9.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 from composefs.errors import NotFoundError
 from composefs.tree import NO_XATTRS, Directory, Stat
-
-
-class XattrFilter(Enum):
-    """Which extended attributes an image keeps."""
-
-    ALLOWLIST_ONLY = "allowlist-only"
-    KEEP_USER_XATTRS = "keep-user-xattrs"
-
-    @property
-    def keeps(self) -> Callable[[bytes], bool]:
-        """What tells of the name of an attribute whether it is kept."""
-        return _ALLOWLIST.__contains__ if self is XattrFilter.ALLOWLIST_ONLY else _is_listed_or_user
-
-
-_ALLOWLIST = frozenset({b"security.capability"})
-
-
-def _is_listed_or_user(name: bytes) -> bool:
-    return name in _ALLOWLIST or name.startswith(b"user.")
+from composefs.xattrs import XattrFilter
 
 
 def transform_for_oci(root: Directory, xattrs: XattrFilter = XattrFilter.ALLOWLIST_ONLY) -> None:

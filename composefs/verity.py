@@ -60,13 +60,17 @@ class DigestBuilder:
         self._algorithm = algorithm
         self._state = _native.VerityState(algorithm.kernel_id, algorithm.digest_size)
 
-    def update(self, data: Buffer) -> None:
+    def update(self, data: Buffer, beside: _native.StreamHash | None = None) -> None:
         """Append *data*, contiguous and of any length.
+
+        Args:
+            data: what comes next.
+            beside: is hashed meanwhile, as far as there is room.
 
         Raises:
             ValueError: `finish` was called before.
         """
-        self._state.update(data)
+        self._state.update(data, beside)
 
     def finish(self) -> Digest:
         """Return the digest of all that was appended.

@@ -11,7 +11,6 @@ One repository serves this package and composefs-rs alike, at the same time.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +22,13 @@ from composefs.repository import create, meta
 from composefs.repository.images import ImageStore
 from composefs.repository.meta import Meta
 from composefs.repository.objects import DIRECTORY as OBJECTS
-from composefs.repository.objects import ObjectStore, make_directory
+from composefs.repository.objects import ObjectStore
+from composefs.repository.staging import make_directory
 from composefs.repository.streams import StreamStore
 
 __all__ = ["SYSTEM_PATH", "Repository", "user_path"]
 
 SYSTEM_PATH = "/sysroot/composefs"  # where bootc hosts have theirs
-
-_log = logging.getLogger(__name__)
 
 
 def user_path(home: str) -> str:
@@ -200,7 +198,9 @@ def _lock_shared(fd: int, path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        _log.warning("%s: waiting for the lock: garbage is being collected", path)
+        import logging  # noqa: PLC0415  # takes 3 ms, and one seldom has to wait
+
+        logging.getLogger(__name__).warning("%s: waiting for the lock: garbage is being collected", path)
         fcntl.flock(fd, fcntl.LOCK_SH)
 
 

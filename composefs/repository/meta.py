@@ -13,12 +13,12 @@ from typing import Any, Final, TypeGuard
 
 from composefs import _native, verity
 from composefs.digest import Algorithm
+from composefs.erofs import VERSIONS as EROFS_VERSIONS
 from composefs.errors import FormatError, RepositoryError
 
 NAME = "meta.json"
 VERSION = 1  # of the repository format
 V1_EROFS = "v1_erofs"  # read-only-compatible feature: images are EROFS format V1
-EROFS_VERSIONS = (0, 1, 2)
 MODE = 0o644
 
 _KNOWN_READ_ONLY_COMPATIBLE = frozenset([V1_EROFS])

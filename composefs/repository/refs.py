@@ -12,12 +12,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from composefs import _native
 from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError, UsageError
-from composefs.repository.objects import make_directory
+from composefs.repository.staging import make_directory
 
 OCI_TAGS = "oci"  # directory below streams/refs, as the next
 OCI_REFERRERS = "oci-referrers"
@@ -52,7 +51,7 @@ def link(repository_fd: int, path: str, target: str, repository: str) -> None:
 
 def _make_directories(repository_fd: int, path: str, wanted: str, repository: str) -> None:
     """Make the directory *path* and those above it, of which only the first may be a link: names are links, too."""
-    top, *below = PurePosixPath(path).parts
+    top, *below = path.split("/")
     make_directory(top, repository_fd)
     for name in below:
         top = f"{top}/{name}"

@@ -18,7 +18,7 @@ from composefs.repository import refs
 from composefs.repository.durable import DurableObjects
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
-from composefs.splitstream import SplitstreamReader, SplitstreamWriter
+from composefs.splitstream import Do, SplitstreamReader, SplitstreamWriter, do_now
 
 DIRECTORY = "streams"
 REFS = "streams/refs"
@@ -30,9 +30,9 @@ class StreamStore:
     def __init__(self, repository_fd: int, path: str, algorithm: Algorithm, objects: ObjectStore) -> None:
         self._repository_fd, self._path, self._algorithm, self._objects = repository_fd, path, algorithm, objects
 
-    def writer(self, content_type: bytes) -> SplitstreamWriter:
-        """Return a writer for a stream of *content_type*."""
-        return SplitstreamWriter(self._algorithm, content_type, self._objects.spill)
+    def writer(self, content_type: bytes, compress: Do = do_now) -> SplitstreamWriter:
+        """Return a writer for a stream of *content_type*; *compress* does what compresses it."""
+        return SplitstreamWriter(self._algorithm, content_type, self._objects.spill, compress)
 
     def store(self, writer: SplitstreamWriter) -> Digest:
         """Finish *writer* and store what it wrote; the stream has no name yet."""

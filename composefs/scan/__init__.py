@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+from composefs.cpus import available_cpus
 from composefs.digest import Algorithm
 from composefs.repository.files import Sharing
 from composefs.repository.objects import ObjectStore
@@ -55,7 +56,7 @@ def scan_directory(
         TreeError: something changed while it was read; names it, and what changed.
         OSError: something could not be read or stored; with its path.
     """
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else available_cpus()
     digester = hasher(algorithm) if store is None else storer(store, sharing)
     with Contents(digester, workers=min(count, _WORKERS_MAX), executor=executor) as contents:
         return Walk(contents, xattrs=xattrs, hard_links=hard_links, devices=devices).run(os.fsencode(path))

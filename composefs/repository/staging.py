@@ -1,0 +1,219 @@
+"""Files on their way to become objects: written without a name, sealed, linked into place.
+
+objects/.tmp-object-...   where there is no O_TMPFILE, and for the moment of replacing a broken object
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+
+from composefs import _native, verity
+from composefs._native import Buffer
+from composefs.digest import Algorithm, object_path
+from composefs.errors import IntegrityError
+
+_DIRECTORY_MODE = 0o755
+_FILE_MODE = 0o644
+_UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
+
+
+class StagingArea:
+    """The directory *name* of the repository *repository_fd*, and what its file system has been found to do.
+
+    Args:
+        repository_fd: the repository's directory; stays the caller's.
+        path: of the repository, for messages.
+        name: of the directory of objects.
+        algorithm: of the objects' names.
+        require_verity: fail where the kernel cannot enforce the digests.
+
+    Attributes:
+        has_verity: whether the file system has fs-verity; until it says no.
+    """
+
+    def __init__(self, repository_fd: int, path: str, name: str, algorithm: Algorithm, *, require_verity: bool) -> None:
+        self._repository_fd, self._name = repository_fd, name
+        self.where, self.algorithm, self.requires_verity = f"{path}/{name}", algorithm, require_verity
+        self.has_verity = True
+        self._has_unnamed_files = True  # until the file system says no
+        self._no_reflinks: set[int] = set()  # devices with whose files no blocks can be shared
+        self._directory_fd: int | None = None
+        self._lock = threading.Lock()  # of the directory; all else may be found out twice
+
+    def close(self) -> None:
+        """Close the directory."""
+        if self._directory_fd is not None:
+            os.close(self._directory_fd)
+            self._directory_fd = None
+
+    @property
+    def seals(self) -> bool:
+        """Whether to enable fs-verity for what is published."""
+        return self.has_verity or self.requires_verity
+
+    def directory(self, *, make: bool = False) -> int:
+        """Return the directory, opened at the first need; if *make*, it is made where it is missing."""
+        with self._lock:
+            if self._directory_fd is None:
+                if make:
+                    make_directory(self._name, self._repository_fd)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._directory_fd = os.open(self._name, flags, dir_fd=self._repository_fd)
+            return self._directory_fd
+
+    def new(self, data: Buffer = b"") -> Staging:
+        """Return a new file that holds *data*.
+
+        Raises:
+            OSError: it could not be made or written.
+        """
+        directory = self.directory(make=True)
+        if self._has_unnamed_files:
+            try:
+                return Staging(self, _native.store_file(directory, data), None)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise self.located(error, ".") from None
+                self._has_unnamed_files = False
+        name = f".tmp-object-{os.urandom(6).hex()}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+        try:
+            staging = Staging(self, os.open(name, flags, _FILE_MODE, dir_fd=directory), name)
+        except OSError as error:
+            raise self.located(error, name) from None
+        try:
+            staging.write(data)
+        except OSError:
+            staging.close()
+            raise
+        return staging
+
+    def named(self, fd: int) -> Staging:
+        """Return the file behind *fd*, which has a name somewhere else and stays the caller's."""
+        return Staging(self, os.dup(fd), None)
+
+    def store(self, data: Buffer, spans: bytes, digests: bytes) -> list[int]:
+        """Store many objects that lie in *data*, as `_native.store_objects` does; all fail without `O_TMPFILE`."""
+        if not self._has_unnamed_files:
+            return [-errno.EOPNOTSUPP] * (len(spans) // _native.SPAN_SIZE)
+        kernel_id = self.algorithm.kernel_id if self.seals else 0
+        return _native.store_objects(self.directory(make=True), kernel_id, data, spans, digests)
+
+    def may_share(self, fd: int) -> bool:
+        """Tell whether blocks could be shared with the file behind *fd*, for all that is known."""
+        return os.fstat(fd).st_dev not in self._no_reflinks
+
+    def cannot_share(self, fd: int) -> None:
+        """Remember that no blocks can be shared with the file behind *fd* and its neighbours."""
+        self._no_reflinks.add(os.fstat(fd).st_dev)
+
+    def located(self, error: OSError, path: str) -> OSError:
+        """Return *error* with the path that a person can look at."""
+        return OSError(error.errno, error.strerror, os.path.normpath(f"{self.where}/{path}"))
+
+
+class Staging:
+    """A file being written: unnamed, or with the temporary *name*."""
+
+    def __init__(self, area: StagingArea, fd: int, name: str | None) -> None:
+        self._area, self.fd, self._name = area, fd, name
+        self._closed = False
+
+    def write(self, data: Buffer) -> None:
+        """Append *data*."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except OSError as error:
+                raise self._area.located(error, ".") from None
+
+    def seek(self, size: int) -> None:
+        """Make the file *size* bytes long, and go on at its end."""
+        os.ftruncate(self.fd, size)
+        os.lseek(self.fd, size, os.SEEK_SET)
+
+    def reflink(self, source: int) -> bool:
+        """Share the blocks of the file *source*; return whether that could be done."""
+        try:
+            _native.reflink(source, self.fd)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # not this file
+                return False
+            if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY):
+                raise self._area.located(error, ".") from None
+            self._area.cannot_share(source)
+            return False
+        return True
+
+    def publish(self, digest: bytes, *, replace: bool) -> bool:
+        """Seal the file and link it as the object *digest*; return whether it was not there."""
+        area = self._area
+        path = object_path(digest)
+        if area.seals:
+            self._seal(digest, path)
+        try:
+            try:
+                self._link(path, replace=replace)
+            except FileNotFoundError:
+                make_directory(path[:2], area.directory())
+                self._link(path, replace=replace)
+        except FileExistsError:
+            return False  # another worker was faster
+        except OSError as error:
+            raise area.located(error, path) from None
+        return True
+
+    def forget_name(self) -> None:
+        """Remove the temporary name, if there is one."""
+        if self._name is not None:
+            os.unlink(self._name, dir_fd=self._area.directory())
+            self._name = None
+
+    def close(self) -> None:
+        """Close the file; without a name it is gone."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self.fd)
+        self.forget_name()
+
+    def _link(self, path: str, *, replace: bool) -> None:
+        directory = self._area.directory()
+        if self._name is None and not replace:
+            _native.link_fd(self.fd, directory, path)
+            return
+        if self._name is None:
+            name = f".tmp-object-{os.urandom(6).hex()}"
+            _native.link_fd(self.fd, directory, name)
+            self._name = name
+        _native.rename(directory, self._name, directory, path, 0 if replace else _native.RENAME_NOREPLACE)
+        if replace:
+            # Where both were names of one file, rename(2) has done nothing.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=directory)
+        self._name = None
+
+    def _seal(self, digest: bytes, path: str) -> None:
+        """Enable fs-verity, where it exists, and have the kernel confirm the digest."""
+        area = self._area
+        writable, self.fd = self.fd, os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(writable)
+        if verity.enable(self.fd, area.algorithm):
+            measured = verity.measure(self.fd, area.algorithm)
+            if measured is None or measured.raw != digest:
+                where = f"{area.where}/{path}"
+                raise IntegrityError(where, digest.hex(), measured.hex if measured else "no fs-verity")
+        elif area.requires_verity:
+            raise area.located(OSError(errno.EOPNOTSUPP, "the file system has no fs-verity"), path)
+        else:
+            area.has_verity = False
+
+
+def make_directory(name: str, dir_fd: int) -> None:
+    """Make the directory *name* unless it exists."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, _DIRECTORY_MODE, dir_fd=dir_fd)
