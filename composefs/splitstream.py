@@ -12,11 +12,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
-from composefs import zstd
+from composefs import _native, zstd
 from composefs.digest import LG_BLOCK_SIZE, Algorithm, Digest
 from composefs.errors import FormatError
 
@@ -41,6 +42,12 @@ _PIECE = 1 << 20  # bytes copied at a time
 _NAMED_REFS_MAX = 1 << 26  # bytes of named references, uncompressed; an image has one for each layer
 
 Spill = Callable[[], BinaryIO]
+Do = Callable[[Callable[[], object]], object]  # do a task, now or later but in order
+
+
+def do_now(task: Callable[[], object]) -> None:
+    """Do *task*."""
+    task()
 
 
 class ContentType:
@@ -59,10 +66,11 @@ class SplitstreamWriter:
         algorithm: whose digests the references are.
         content_type: eight bytes, see `ContentType`.
         spill: makes an empty file, opened to read and write, for what does not fit memory.
+        compress: does what compresses chunks; all that was given to it must be done before `finish`.
     """
 
-    def __init__(self, algorithm: Algorithm, content_type: bytes, spill: Spill) -> None:
-        self._algorithm, self._content_type, self._spill = algorithm, content_type, spill
+    def __init__(self, algorithm: Algorithm, content_type: bytes, spill: Spill, compress: Do = do_now) -> None:
+        self._algorithm, self._content_type, self._spill, self._do = algorithm, content_type, spill, compress
         self.inline_size = 0  # bytes of inline data so far
         self._size = 0  # bytes of merged content
         self._run = bytearray()  # inline data since the last reference ...
@@ -90,6 +98,34 @@ class SplitstreamWriter:
         index = self._object_refs.setdefault(digest, len(self._object_refs))
         self._chunks += _CHUNK.pack(index)
         self._size += size
+
+    def mixed(self, data: memoryview, start: int, end: int, spans: bytes, digests: bytes) -> None:
+        """Append *data* from *start* to *end*, as `inline` and `external` would: the *spans* are objects.
+
+        Args:
+            data: holds what is appended.
+            start: offset in *data*.
+            end: offset in *data*.
+            spans: offset in *data* and size of each object, in order; 8 bytes each, as the processor has numbers.
+            digests: of the objects, back to back.
+        """
+        where = memoryview(spans).cast("Q")
+        if not where:
+            self.inline(data[start:end])
+            return
+        first, last = where[0], where[-2] + where[-1]
+        self.inline(data[start:first])
+        self._flush()
+        refs, digest_size = self._object_refs, self._algorithm.digest_size
+        each = [digests[place : place + digest_size] for place in range(0, len(digests), digest_size)]
+        indexes = array("q", [refs.setdefault(digest, len(refs)) for digest in each])
+        inline_size = last - first - sum(where[1::2])
+        self._chunks += _native.pack_chunks(data, spans, indexes, inline_size + 2 * _CHUNK.size * len(each))
+        self.inline_size += inline_size
+        self._size += last - first
+        if len(self._chunks) > _CHUNKS_MAX:
+            self._compress()
+        self.inline(data[last:end])
 
     def name(self, name: str, digest: bytes) -> None:
         """Add a reference to the object *digest* under *name*; the last one of a name counts."""
@@ -145,8 +181,8 @@ class SplitstreamWriter:
             self._compress()
 
     def _compress(self) -> None:
-        self._section.write(self._compressor.compress(self._chunks))
-        self._chunks.clear()
+        chunks, self._chunks = self._chunks, bytearray()
+        self._do(lambda: self._section.write(self._compressor.compress(chunks)))
 
 
 class _Section:
@@ -434,4 +470,4 @@ class _Decompressed:
     def _refill(self) -> None:
         if self._position == len(self._slot):
             self._start += len(self._slot)
-            self._slot, self._position = next(self._slots, memoryview(b"")), 0
+            self._slot, self._position = memoryview(next(self._slots, b"")), 0

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError, UsageError
-from composefs.oci.layer import Stats, split_archive
 from composefs.oci.names import find_layer, layer_name
+from composefs.oci.split import ArchiveSplitter
+from composefs.oci.stats import Stats
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, check_ref
 from composefs.splitstream import ContentType
@@ -67,26 +66,20 @@ def import_archive(
 
 
 def _store(repository: Repository, archive: BinaryIO, diff_id: str, stats: Stats) -> Digest:
-    sha256 = hashlib.sha256()
     label = f"layer {diff_id}"
-    first = archive.read(_SLOT_SIZE)
-
-    def slots() -> Iterator[bytes]:
-        slot = first
-        while slot:
-            sha256.update(slot)
-            yield slot
-            slot = archive.read(_SLOT_SIZE)
-
+    first = slot = archive.read(_SLOT_SIZE)
     with closing(repository.streams.writer(ContentType.LAYER)) as writer:
         try:
-            split_archive(repository, slots(), writer, label=label, stats=stats)
+            with closing(ArchiveSplitter(repository, writer, label, stats)) as splitter:
+                while slot:
+                    splitter.feed(slot)
+                    slot = archive.read(_SLOT_SIZE)
+                got = splitter.finish()
         except FormatError:
             for magic, kind in _MAGIC_NUMBERS.items():
                 if first.startswith(magic):
                     raise FormatError(label, 0, f"{kind} data, where a tar archive is wanted: decompress it") from None
             raise
-        got = "sha256:" + sha256.hexdigest()
         if got != diff_id:
             raise IntegrityError(f"{label}, diff_id", diff_id, got)
         stream = repository.streams.store(writer)

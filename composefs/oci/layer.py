@@ -8,26 +8,24 @@ is a few paths and digests, its result digests, counts and the index.
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Self
 
-from composefs._native import Buffer
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError
 from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
 from composefs.oci.index import Batch, Indexer, KeptIndex
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Pen
+from composefs.oci.split import ArchiveSplitter
+from composefs.oci.stages import Ahead, Behind
+from composefs.oci.stats import Stats
 from composefs.repository import Repository
 from composefs.repository.durable import DurableObjects
-from composefs.repository.objects import ObjectStore, ObjectWriter, Stored
-from composefs.splitstream import ContentType, SplitstreamWriter
-from composefs.tar import Content, Entry, Inline, TarSplitter
+from composefs.splitstream import ContentType
 
-_IN_MEMORY_MAX = 1 << 23  # bytes of a file that is put together in memory; a guess: larger ones are few
+_DEPTH = 8  # slots that one stage may be ahead of the next; a guess
 
 
 @dataclass(frozen=True)
@@ -44,33 +42,6 @@ class LayerJob:
     board: str
     index: int  # on the board
     wants_index: bool = False  # of its entries
-
-
-@dataclass
-class Stats:
-    """What storing objects came to; sizes in bytes."""
-
-    objects_new: int = 0
-    objects_present: int = 0
-    bytes_new: int = 0
-    bytes_inline: int = 0
-
-    def count(self, stored: Stored, size: int) -> bytes:
-        """Count an object of *size* bytes and return its digest."""
-        digest, is_new = stored
-        if is_new:
-            self.objects_new += 1
-            self.bytes_new += size
-        else:
-            self.objects_present += 1
-        return digest
-
-    def __iadd__(self, other: Stats) -> Self:
-        self.objects_new += other.objects_new
-        self.objects_present += other.objects_present
-        self.bytes_new += other.bytes_new
-        self.bytes_inline += other.bytes_inline
-        return self
 
 
 @dataclass(frozen=True)
@@ -95,22 +66,21 @@ def import_layer(job: LayerJob) -> LayerResult:
     try:
         with (
             Repository.open(job.repository) as repository,
-            BlobReader(job.blob, job.digest, job.size, job.label, pen.advance) as blob,
+            BlobReader(job.blob, job.digest, job.size, job.label, pen.advance, is_hashed=not _is_plain(job)) as blob,
         ):
             repository.objects.load_durable = lambda: durable_objects(job.repository, job.board)
             stats = Stats()
-            content_type = ContentType.BLOB if job.compression is None else ContentType.LAYER
-            with closing(repository.streams.writer(content_type)) as writer:
-                index = None
-                if job.compression is None:
-                    _store_blob(repository, blob, writer, job.size, stats)
-                else:
-                    index = _store_archive(repository, blob, writer, job, stats)
-                stream = repository.streams.store(writer)
-            stats.bytes_inline = writer.inline_size
+            if job.compression is None:
+                return LayerResult(_store_blob(repository, blob, job.size, stats), stats)
+            stream, index = _store_archive(repository, blob, job, stats, pen)
             return LayerResult(stream, stats, index)
     finally:
         pen.close()
+
+
+def _is_plain(job: LayerJob) -> bool:
+    """Tell whether the blob is the archive, so that they have one digest."""
+    return job.compression is Compression.NONE
 
 
 @functools.lru_cache(maxsize=1)  # all layers of an import, which its board identifies, share it in one worker
@@ -120,132 +90,49 @@ def durable_objects(path: str, _board: str) -> DurableObjects:
         return repository.streams.load_durable()
 
 
-def _store_blob(repository: Repository, blob: BlobReader, writer: SplitstreamWriter, size: int, stats: Stats) -> None:
-    """Store an artifact's blob as the one object of a stream."""
+def _store_blob(repository: Repository, blob: BlobReader, size: int, stats: Stats) -> Digest:
+    """Store an artifact's blob as the one object of a stream, and return that."""
     pieces = iter(lambda: blob.read(SLOT_SIZE), b"")
-    writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
-    blob.verify()
+    with closing(repository.streams.writer(ContentType.BLOB)) as writer:
+        writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
+        blob.verify()
+        return repository.streams.store(writer)
 
 
 def _store_archive(
-    repository: Repository, blob: BlobReader, writer: SplitstreamWriter, job: LayerJob, stats: Stats
-) -> tuple[Batch, ...] | None:
-    """Store a layer's archive as a stream of inline data and objects; return the index of its entries, if wanted."""
+    repository: Repository, blob: BlobReader, job: LayerJob, stats: Stats, pen: Pen
+) -> tuple[Digest, tuple[Batch, ...] | None]:
+    """Store a layer's archive as a stream of inline data and objects; return that, and the index of its entries."""
     assert job.compression is not None
     kept = KeptIndex()
     indexer = Indexer(kept.add) if job.wants_index else None
-    sha256 = hashlib.sha256()
-    is_blob = job.compression is Compression.NONE  # then the digest of the archive is that of the blob
-    try:
-        slots = _watched(decompress(blob, job.compression), blob, _ignore if is_blob else sha256.update)
-        split_archive(repository, slots, writer, label=job.label, stats=stats, indexer=indexer)
-    except FormatError:
-        blob.verify()  # a damaged blob says more than what its damage led to
-        raise
-    blob_digest = blob.verify()
-    got = blob_digest if is_blob else "sha256:" + sha256.hexdigest()
-    if got != job.diff_id:
-        raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
+    storing, compressing = (Behind(_DEPTH, pen.has_idle_cpus) for _ in range(2))
+    with closing(repository.streams.writer(ContentType.LAYER, compressing.do)) as writer:
+        archive = ArchiveSplitter(repository, writer, job.label, stats, indexer=indexer, store=storing.do)
+        slots = Ahead(_watched(decompress(blob, job.compression), blob), _DEPTH, pen.has_idle_cpus)
+        try:
+            with closing(archive), closing(storing), closing(compressing), closing(slots):
+                for slot in slots:
+                    archive.feed(slot)
+                got = archive.finish()
+                storing.finish()
+                compressing.finish()
+        except FormatError:
+            blob.verify()  # a damaged blob says more than what its damage led to
+            raise
+        blob.verify(got if _is_plain(job) else None)
+        if got != job.diff_id:
+            raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
+        stream = repository.streams.store(writer)
+        stats.bytes_inline = writer.inline_size
     if indexer is None:
-        return None
+        return stream, None
     indexer.flush()
-    return kept.batches()
+    return stream, kept.batches()
 
 
-def _watched(slots: Iterable[Buffer], blob: BlobReader, update: Callable[[Buffer], object]) -> Iterator[Buffer]:
-    """Yield *slots*, hashed; one piece of a blob may inflate to gigabytes, and the import may have been stopped."""
+def _watched(slots: Iterable[bytes], blob: BlobReader) -> Generator[bytes]:
+    """Yield *slots*: one piece of a blob may inflate to gigabytes, and the import may have been stopped."""
     for slot in slots:
         blob.advance(0)
-        update(slot)
         yield slot
-
-
-def _ignore(_: Buffer) -> None:
-    """Hash nothing."""
-
-
-def split_archive(
-    repository: Repository,
-    slots: Iterable[Buffer],
-    writer: SplitstreamWriter,
-    *,
-    label: str,
-    stats: Stats,
-    indexer: Indexer | None = None,
-) -> None:
-    """Store the objects of the archive that *slots* are, joined, and write the stream of it.
-
-    Args:
-        repository: that gets the objects.
-        slots: pieces of the archive; each may overwrite the one before.
-        writer: of the stream.
-        label: of the archive, for messages.
-        stats: counts the objects.
-        indexer: is told each entry.
-
-    Raises:
-        FormatError: the archive is broken.
-        OSError: an object could not be written.
-    """
-    splitter = TarSplitter(label, indexer.add if indexer is not None else None)
-    contents = _Contents(repository.objects, stats)
-    try:
-        for slot in slots:
-            for event in splitter.feed(slot):
-                if isinstance(event, Inline):
-                    writer.inline(event.data)
-                elif (digest := contents.take(event)) is not None:
-                    writer.external(digest, event.entry.size)
-                    if indexer is not None:
-                        indexer.add(event.entry, digest)
-        splitter.close()
-    finally:
-        contents.close()
-
-
-class _Contents:
-    """Make objects of the contents that come out of a splitter, in memory if they are small enough."""
-
-    def __init__(self, objects: ObjectStore, stats: Stats) -> None:
-        self._objects, self._stats = objects, stats
-        self._buffer = bytearray()
-        self._writer: ObjectWriter | None = None
-
-    def take(self, content: Content) -> bytes | None:
-        """Take a piece of a file; return the digest of the object once the file is whole."""
-        entry, position, data = content
-        try:
-            if len(data) == entry.size:
-                return self._count(self._objects.ensure(data), entry)
-            if entry.size <= _IN_MEMORY_MAX:
-                return self._gather(entry, position, data)
-            return self._stream(entry, position, data)
-        except OSError as error:
-            error.add_note(f"while storing {entry.name}, offset {entry.offset} of the archive")
-            raise
-
-    def close(self) -> None:
-        """Give up what is not whole."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def _gather(self, entry: Entry, position: int, data: Buffer) -> bytes | None:
-        if position == 0:
-            self._buffer.clear()
-        self._buffer += data
-        if len(self._buffer) < entry.size:
-            return None
-        return self._count(self._objects.ensure(self._buffer), entry)
-
-    def _stream(self, entry: Entry, position: int, data: Buffer) -> bytes | None:
-        if position == 0:
-            self._writer = self._objects.writer()
-        assert self._writer is not None
-        self._writer.write(data)
-        if position + len(data) < entry.size:
-            return None
-        stored, self._writer = self._writer.finish(), None
-        return self._count(stored, entry)
-
-    def _count(self, stored: Stored, entry: Entry) -> bytes:
-        return self._stats.count(stored, entry.size)

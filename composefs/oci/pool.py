@@ -22,6 +22,7 @@ from concurrent.futures import (
 from contextlib import contextmanager, nullcontext
 from typing import Protocol, TypeVar
 
+from composefs.cpus import available_cpus
 from composefs.errors import ComposefsError
 from composefs.oci.progress import Board
 
@@ -61,7 +62,7 @@ def run_jobs(
         work: a function of a module, that other processes can import.
         jobs: what to do; each has its place on the board.
         board: that of the jobs.
-        workers: jobs at the same time; by default one for each CPU this process may use.
+        workers: jobs at the same time; by default as `default_workers` says.
         executor: runs the jobs; by default processes of our own, or a thread if one job at a time is enough.
         on_progress: called with a job's number and the bytes it has read.
         on_result: called with a job's number and its result.
@@ -70,7 +71,7 @@ def run_jobs(
         ComposefsError, OSError: the first failure of a job; the others are stopped.
     """
     by_size = sorted(range(len(jobs)), key=lambda number: jobs[number].size, reverse=True)
-    count = min(len(jobs), workers or available_cpus())
+    count = min(len(jobs), workers or default_workers([job.size for job in jobs], available_cpus()))
     futures: dict[Future[_Result], int] = {}
     with _executor(executor, count) as pool:
         try:
@@ -84,9 +85,18 @@ def run_jobs(
             raise
 
 
-def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_workers(sizes: Sequence[int], cpus: int) -> int:
+    """Return how many jobs to run at a time: one for each CPU, unless fewer end as early.
+
+    No number of them ends before the largest does, and so many as would fill that time, and one more to make up for
+    those that do not fit, are done by then: the largest begin first.  CPUs that are left go to threads of the jobs (see
+    `composefs.oci.stages`).  A slow disk does not ask for another number: nothing waits for it but the last flush.
+
+    Args:
+        sizes: how much work each job is, compared with the others.
+        cpus: that may be used.
+    """
+    return max(1, min(len(sizes), cpus, -(-sum(sizes) // max([1, *sizes])) + 1))
 
 
 def _watch(

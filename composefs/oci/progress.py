@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 
+from composefs.cpus import available_cpus
 from composefs.errors import CancelledError
 
 _COUNTER = Struct("<Q")
@@ -88,15 +89,18 @@ Event = ImportStarted | LayerPresent | LayerProgress | LayerDone | BuildingImage
 Listener = Callable[[Event], None]
 
 
+_WAITS, _RUNS, _ENDED = range(3)  # states of a layer
+
+
 class Board:
-    """Shared bytes: a flag that says stop, and for each of *count* layers the bytes read.
+    """Shared bytes: a flag that says stop, and for each of *count* layers the bytes read, and a byte for its state.
 
     They lie in memory without a file; a worker of the same user on this machine finds them by the path.
     """
 
     def __init__(self, count: int) -> None:
         self._fd = os.memfd_create("composefs-import")
-        size = _COUNTER.size * (count + 1)
+        size = _COUNTER.size * (count + 1) + count
         os.ftruncate(self._fd, size)
         self._map = mmap.mmap(self._fd, size)
         self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
@@ -120,8 +124,10 @@ class Pen:
     """A worker's access to layer *index* of the board at *path*; where that is out of reach, it does nothing."""
 
     def __init__(self, path: str, index: int) -> None:
+        self._index = index
         self._offset = _COUNTER.size * (index + 1)
         self._count = 0
+        self._cpus = available_cpus()
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:  # another machine, or a /proc that hides
@@ -131,6 +137,15 @@ class Pen:
             self._map = mmap.mmap(fd, 0)
         finally:
             os.close(fd)
+        # The counters of n layers and the flag, 8 bytes each, and n states.
+        self._states = _COUNTER.size * ((len(self._map) - _COUNTER.size) // (_COUNTER.size + 1) + 1)
+        self._map[self._states + index] = _RUNS
+
+    def has_idle_cpus(self) -> bool:
+        """Tell whether there are more CPUs than layers that are worked on."""
+        if self._map is None:
+            return self._cpus > 1
+        return self._map[self._states :].count(_RUNS) < self._cpus
 
     def advance(self, size: int) -> None:
         """Add *size* bytes.
@@ -148,4 +163,5 @@ class Pen:
     def close(self) -> None:
         """Let go of the board."""
         if self._map is not None:
+            self._map[self._states + self._index] = _ENDED
             self._map.close()

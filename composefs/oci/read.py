@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from composefs.cpus import available_cpus
 from composefs.digest import Digest
 from composefs.errors import NotFoundError
 from composefs.oci.index import Batch, LayerIndex
-from composefs.oci.pool import available_cpus, run_jobs
+from composefs.oci.pool import run_jobs
 from composefs.oci.progress import Board
 from composefs.oci.work import IndexJob, IndexResult, layer_label, read_layer, stored_batches
 from composefs.repository import Repository

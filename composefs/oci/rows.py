@@ -7,7 +7,7 @@ extensions, odd numbers, what is cut, what is broken.  That goes through `TarSpl
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from composefs import _native
 from composefs.splitstream import Chunks
@@ -31,6 +31,17 @@ class Rows(NamedTuple):
     directories: list[bytes]  # as they are spelled; several may be the same
     joined_values: bytes
 
+    @classmethod
+    def of(cls, texts: _native.TarTexts) -> Self:
+        """Return what C has read, at least one entry."""
+        offsets, numbers, value_ends, places, kinds, stats = zip(*_ROW.iter_unpack(texts.rows), strict=True)
+        names, directories = texts.names[:-1].split(b"/"), texts.directories[:-1].split(b"\0")
+        return cls(offsets, numbers, value_ends, places, kinds, stats, names, directories, texts.values)
+
+    def path(self, row: int) -> bytes:
+        """Return the path of an entry, without a slash before it."""
+        return b"/".join(filter(None, (self.directories[self.directory_numbers[row]], self.names[row])))
+
 
 class RowReader:
     """Read from *chunks* what *splitter* would be fed next."""
@@ -49,11 +60,9 @@ class RowReader:
         """
         chunks = self._chunks
         place = (chunks.inline_left, *boundary)
-        texts, size, (inline_left, *behind) = self._reader.read(chunks.ahead(), place, max(limit, 0))
+        texts, size, (inline_left, offset, padding) = self._reader.read(chunks.ahead(), place, max(limit, 0))
         if not texts.rows:
             return None
         chunks.skip(size, inline_left)
-        self._splitter.skip_entries(*behind)
-        offsets, numbers, value_ends, places, kinds, stats = zip(*_ROW.iter_unpack(texts.rows), strict=True)
-        names, directories = texts.names[:-1].split(b"/"), texts.directories[:-1].split(b"\0")
-        return Rows(offsets, numbers, value_ends, places, kinds, stats, names, directories, texts.values)
+        self._splitter.skip_entries(offset, padding)
+        return Rows.of(texts)

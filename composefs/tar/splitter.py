@@ -77,18 +77,27 @@ class TarSplitter:
         self._pending: dict[bytes, bytes] = {}  # extension data waiting for their entry, by type
         self._after_zeros = False  # the last header block was all zeros
         self._ended = False  # the end marker was seen
+        self._entries_left = -1  # entries until `feed` stops; negative: it does not
+        self._skipped: tuple[int, bytes] | None = None  # offset and header of the last entry, if that was skipped
 
-    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Inline | Content]:
+    def feed(
+        self, data: bytes | bytearray | memoryview, start: int = 0, entries: int = -1
+    ) -> Iterator[Inline | Content]:
         """Yield the events of *data*, as views of it: consume them all before the next call.
+
+        Args:
+            data: a piece of the archive.
+            start: where in it what comes next begins.
+            entries: stop behind so many of them; `boundary` then says where that is.
 
         Raises:
             FormatError: the archive is broken, or of a kind that is refused.
         """
         view = memoryview(data)
-        size, position, inline_start = len(view), 0, 0
-        self._base = self._offset
-        self._offset += size
-        while position < size:
+        size, position, inline_start = len(view), start, start
+        self._base = self._offset - start
+        self._entries_left = entries
+        while position < size and self._entries_left:
             if self._content_left:
                 entry = self._entry
                 assert entry is not None
@@ -99,13 +108,15 @@ class TarSplitter:
                 inline_start = position
                 if not self._content_left:
                     self._inline_left = -entry.size % BLOCK
+                    self._entries_left -= 1
             else:
                 position = self._pass(view, position)
                 if self._content_left:
                     yield Inline(view[inline_start:position])
                     inline_start = position
-        if inline_start < size:
-            yield Inline(view[inline_start:])
+        if inline_start < position:
+            yield Inline(view[inline_start:position])
+        self._offset = self._base + position
 
     def feed_inline(self, data: bytes | bytearray | memoryview) -> None:
         """Feed *data* in which no contents are that would come out: those are skipped, as by `skip_contents`.
@@ -116,6 +127,7 @@ class TarSplitter:
         view = memoryview(data)
         self._base = self._offset
         self._offset += len(view)
+        self._entries_left = -1
         if self._pass(view, 0) < len(view):
             assert self._entry is not None
             what = f"{self._content_left} bytes of contents, where an object is due"
@@ -138,6 +150,11 @@ class TarSplitter:
         return entry
 
     @property
+    def offset(self) -> int:
+        """Of the first byte not yet fed."""
+        return self._offset
+
+    @property
     def boundary(self) -> tuple[int, int] | None:
         """Where the next entry is due: the offset of the first byte not yet fed, and how many to pass over.
 
@@ -154,12 +171,16 @@ class TarSplitter:
             return None
         return self._offset, self._inline_left
 
-    def skip_entries(self, offset: int, padding: int) -> None:
+    def skip_entries(self, offset: int, padding: int, last: tuple[int, bytes] | None = None) -> None:
         """Take what is before *offset* for fed: whole entries, after which *padding* bytes are still to be passed over.
 
-        Errors of `close` name the right entry once another one was fed.
+        Args:
+            offset: bytes from the start of the archive.
+            padding: bytes.
+            last: offset and header of the last of the entries; without it errors of `close` name the right entry only
+                once another one was fed.
         """
-        self._offset, self._inline_left = offset, padding
+        self._offset, self._inline_left, self._skipped = offset, padding, last
 
     def close(self) -> None:
         """Say that no more data comes.
@@ -169,6 +190,9 @@ class TarSplitter:
         """
         if self._ended:
             return
+        if self._skipped is not None:
+            offset, block = self._skipped
+            self._entry = entry_of(offset, unpack_header(block), {})
         entry = self._entry.name if self._entry is not None else None
         if self._content_left:
             what = f"archive ends {self._content_left} bytes before the contents do"
@@ -189,7 +213,7 @@ class TarSplitter:
     def _pass(self, view: memoryview, position: int) -> int:
         """Go over inline bytes from *position* on, to the end or to contents that are to come out; return where."""
         size = len(view)
-        while position < size and not self._content_left:
+        while position < size and not self._content_left and self._entries_left:
             start = position
             if self._small_left:
                 position = min(start + self._small_left, size)
@@ -243,7 +267,7 @@ class TarSplitter:
             raise FormatError(self._source, offset, str(error), name) from None
         if self._pending:
             self._pending = {}
-        self._entry = entry
+        self._entry, self._skipped = entry, None
         size = entry.size
         if kind not in REGULAR:
             self._inline_left = size + -size % BLOCK
@@ -253,11 +277,13 @@ class TarSplitter:
         elif size:
             self._small_left, self._inline_left = size, -size % BLOCK
             return
+        self._entries_left -= 1
         if self._on_entry is not None:
             self._on_entry(entry, b"")
 
     def _end_small(self) -> None:
         assert self._entry is not None
+        self._entries_left -= 1
         if self._on_entry is not None:
             self._on_entry(self._entry, bytes(self._small))
         self._small.clear()

@@ -18,6 +18,7 @@ import composefs
 from composefs import Algorithm
 from composefs.oci import blobs
 from composefs.oci import layer as layer_module
+from composefs.oci import split as split_module
 from tests import layouts
 from tests.golden import vectors
 from tests.layouts import files_layer, image_layout, layer, noise
@@ -167,7 +168,7 @@ def test_slices(images, tmp_path, monkeypatch, name, decoder, read_size, slot_si
 @pytest.mark.parametrize("name", MADE)
 def test_files_in_pieces(images, tmp_path, monkeypatch, name):
     """A file that is streamed gives the object that one put together in memory gives."""
-    monkeypatch.setattr(layer_module, "_IN_MEMORY_MAX", 64)
+    monkeypatch.setattr(split_module, "_GATHERED_MAX", 64)
     monkeypatch.setattr(blobs, "SLOT_SIZE", 8192)
 
     images.check(images.imported(tmp_path / "repository", name, workers=1), name)
@@ -255,7 +256,7 @@ def test_any_slicing(parts, compression, read_size, slot_size, in_memory, zlib):
                 if number:
                     patch.setattr(blobs, "READ_SIZE", read_size)
                     patch.setattr(blobs, "SLOT_SIZE", slot_size)
-                    patch.setattr(layer_module, "_IN_MEMORY_MAX", in_memory)
+                    patch.setattr(split_module, "_GATHERED_MAX", in_memory)
                 patch.setattr(composefs.Repository, "sync", lambda _: None)  # 80 of them take long on a busy disk
                 if zlib:
                     patch.setattr(blobs, "new_member_decoder", blobs.ZlibDecoder)

@@ -83,7 +83,7 @@ def check(make_reader, slot_size=1 << 20, batch_size=index.BATCH_SIZE):
     with patch.object(index, "BATCH_SIZE", batch_size):
         wanted = outcome(slow_index, make_reader())
         assert outcome(read_index, make_reader()) == wanted
-        with patch.object(zstd, "_SLOT_SIZE", slot_size):
+        with patch.object(zstd, "_PIECE", slot_size):
             assert outcome(read_index, make_reader()) == wanted
 
 

@@ -8,9 +8,11 @@ from composefs import verity
 from composefs.digest import Algorithm
 from composefs.errors import CancelledError, FormatError, IntegrityError, NotFoundError
 from composefs.oci import layer as layer_module
-from composefs.oci.layer import LayerJob, Stats, import_layer
+from composefs.oci import split as split_module
+from composefs.oci.layer import LayerJob, import_layer
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Board
+from composefs.oci.stats import Stats
 from composefs.repository import Repository
 from composefs.splitstream import ContentType, External
 from tests import layouts
@@ -105,7 +107,7 @@ def test_sum_of_counts():
 @pytest.mark.parametrize("limit", [0, 100, 1 << 23])
 def test_sizes_of_files(path, monkeypatch, limit):
     """A file is the same object whether it comes in one piece, is gathered in memory, or is streamed."""
-    monkeypatch.setattr(layer_module, "_IN_MEMORY_MAX", limit)
+    monkeypatch.setattr(split_module, "_GATHERED_MAX", limit)
     sizes = [65, 4095, 4096, 4097, MEBI - 512, MEBI, MEBI + 1, 2 * MEBI + 7]
     files = {f"{size}": noise(size, size) for size in sizes}
     layer = layouts.files_layer(files)
@@ -307,7 +309,7 @@ def fail(*_):
 
 def test_nothing_is_left_of_a_file_that_is_cut(path, monkeypatch):
     """A large file that does not come whole leaves neither an object nor a temporary file."""
-    monkeypatch.setattr(layer_module, "_IN_MEMORY_MAX", 100)
+    monkeypatch.setattr(split_module, "_GATHERED_MAX", 100)
     layer = layouts.layer(layouts.tar({"large": noise(3 * MEBI)})[: 2 * MEBI])
 
     with pytest.raises(FormatError) as caught:

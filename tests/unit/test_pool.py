@@ -5,7 +5,9 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from composefs.oci.pool import run_jobs
+import pytest
+
+from composefs.oci.pool import default_workers, run_jobs
 from composefs.oci.progress import Board
 
 
@@ -50,3 +52,21 @@ def test_results_are_let_go():
         board.close()
 
     assert alive == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cpus", "wanted"),
+    [
+        ([], 4, 1),
+        ([5], 4, 1),
+        ([5, 5, 5], 2, 2),
+        ([1] * 60, 16, 16),
+        ([1] * 60, 64, 60),
+        ([100, 1, 1, 1], 16, 3),
+        ([370, 200, 150, 130, 110, *[30] * 15], 64, 5),
+        ([0, 0], 8, 1),
+    ],
+)
+def test_default_workers(sizes, cpus, wanted):
+    """There are no more workers than CPUs, than layers, or than can be busy while the largest layer is worked on."""
+    assert default_workers(sizes, cpus) == wanted
