@@ -62,7 +62,7 @@ def format_entry(path: bytes, info: Stat, content: Content | None, link_count: i
     """
     kind, size, rdev, fields = _content_fields(content)
     mode, uid, gid, seconds, nanoseconds, xattrs = info
-    name, text = escape_field(path), _xattr_fields(xattrs)
+    name, text = escape_field(path), xattr_fields(xattrs)
     return _LINE % (name, size, kind | mode, link_count, uid, gid, rdev, seconds, nanoseconds, fields, text)
 
 
@@ -122,7 +122,7 @@ class _Writer:
     def _xattr_fields(self, xattrs: Mapping[bytes, bytes]) -> bytes:
         text = self._xattrs.get(id(xattrs))
         if text is None:
-            self._xattrs[id(xattrs)] = text = _xattr_fields(xattrs)
+            self._xattrs[id(xattrs)] = text = xattr_fields(xattrs)
         return text
 
 
@@ -132,7 +132,7 @@ def _names(directory: Directory) -> Iterator[tuple[bytes, bytes]]:
     return zip(names, escape_all(names), strict=True)
 
 
-def _xattr_fields(xattrs: Mapping[bytes, bytes]) -> bytes:
+def xattr_fields(xattrs: Mapping[bytes, bytes]) -> bytes:
     """Return the fields of *xattrs*, by name, each behind a blank."""
     return b"".join([b" " + escape_xattr(name, xattrs[name]) for name in sorted(xattrs)])
 

@@ -10,16 +10,16 @@ order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
+from composefs import _columns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import Inodes
+from composefs.erofs.inodes import PAYLOAD_SIZE, STORAGE, XATTRS, Inodes, Storage
 from composefs.erofs.limits import UnfitError
 from composefs.erofs.xattrs import (
-    NO_XATTR_SET,
     SUFFIX_MAX,
     VALUE_MAX,
     NameEncoder,
@@ -32,7 +32,7 @@ from composefs.erofs.xattrs import (
 )
 from composefs.tree import object_path
 
-# struct area_record of csrc/erofs.c: offset in the data of all areas, size, offsets of digest and path in the area
+# struct area_record of csrc/erofs.h: offset in the data of all areas, size, offsets of digest and path in the area
 RECORD = Struct("=QIII4x")
 assert RECORD.size == 24
 
@@ -52,21 +52,36 @@ class Area:
     path_offset: int = 0  # and the path; 0: the area is complete
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Inodes that have one area."""
+
+    first: int  # inode
+    count: int
+    xattrs: XattrSet  # but for those that name an object
+    digest_size: int  # bytes; 0: they are no objects
+    digest: bytes | None  # if they are all one object, which is more than once in the image
+
+
 class XattrTable:
-    """The xattrs of *inodes*, each of which it gives its area.
+    """The xattrs of *inodes*, each of which it gives the number of its area.
 
     Attributes:
         shared: those that occur more than once, as they stand in the image.
         has_acl: whether any is an access control list.
-        areas: by the numbers that the inodes have.
+        areas: by the numbers that the inodes now have.
 
     Raises:
         UnfitError: an inode has too many, or too large ones.
     """
 
-    def __init__(self, inodes: Inodes, epoch: int, dialect: Dialect) -> None:
+    def __init__(
+        self, inodes: Inodes, tree: _columns.ErofsTree, payloads: _columns.Column, epoch: int, dialect: Dialect
+    ) -> None:
         self._inodes, self._epoch, self._dialect = inodes, epoch, dialect
         self._encode = NameEncoder(epoch).encode
+        self._payloads = payloads
+        self._groups = [self._group(group) for group in tree.group()]
         counts = self._count()
         self._offsets: dict[Xattr, int] = {}
         self.shared = bytearray()
@@ -74,9 +89,8 @@ class XattrTable:
             self._offsets[xattr] = len(self.shared)
             self.shared += pack_entry(self._encode(xattr[0]), xattr[1])
         self.has_acl = any(self._is_acl(name) for name, _ in counts)
-        self.areas = [Area(bytearray(), ())]
         self._models: dict[XattrSet, tuple[Area, list[int]]] = {}  # and where their references to an object are
-        self._give_areas()
+        self.areas = [self._new_area(group) for group in self._groups]
 
     def refer(self, base: int) -> None:
         """Complete the areas: references count from *base*, bytes before the shared xattrs."""
@@ -85,42 +99,52 @@ class XattrTable:
                 references = [(base + offset) // ondisk.XATTR_UNIT for offset in area.shared]
                 Struct(f"<{len(references)}I").pack_into(area.data, ondisk.XATTR_HEADER.size, *references)
 
-    def pack(self) -> tuple[bytes, bytes]:
-        """Return records of the areas, and their data."""
+    def records(self) -> bytes:
+        """Return the records of the areas."""
         records, offset = [], 0
         for area in self.areas:
             records.append(RECORD.pack(offset, len(area.data), area.digest_offset, area.path_offset))
             offset += len(area.data)
-        return b"".join(records), b"".join(area.data for area in self.areas)
+        return b"".join(records)
+
+    def data(self) -> bytes:
+        """Return the data of the areas, complete."""
+        return b"".join(area.data for area in self.areas)
+
+    def _group(self, group: _columns.ErofsGroup) -> _Group:
+        inodes = self._inodes
+        is_object = inodes.get(STORAGE, group.first) == Storage.OBJECT
+        size = inodes.get(PAYLOAD_SIZE, group.first) if is_object else 0
+        digest = (
+            bytes(self._payloads[group.payload_offset : group.payload_offset + size]) if group.is_repeated else None
+        )
+        return _Group(group.first, group.size, inodes.sets[group.xattrs], size, digest)
 
     def _count(self) -> Counter[Xattr]:
         """Return how often each xattr occurs, of those of objects only those which occur more than once."""
-        inodes = self._inodes
         counts: Counter[Xattr] = Counter()
-        for xattrs, count in Counter(inodes.xattrs).items():
-            for xattr in xattrs.pairs:
-                self._check(xattr, xattrs)
-                counts[xattr] += count
-        objects = zip(inodes.shapes, inodes.payloads, strict=True)
-        digests = Counter([payload for shape, payload in objects if shape.is_object])
-        self._check_digests(digests)
-        self._repeated = {digest for digest, count in digests.items() if count > 1}
+        for group in self._groups:
+            for xattr in group.xattrs.pairs:
+                self._check(xattr, group)
+                counts[xattr] += group.count
+        self._check_digests()
         if any(name in _OBJECT_NAMES for name, _ in counts):  # of files that are no plain objects
-            self._repeated.update(digest for digest in digests if not counts.keys().isdisjoint(_named(digest)))
-        for digest in self._repeated:
-            for xattr in _named(digest):
-                counts[xattr] += digests[digest]
+            self._split_groups(
+                {digest for _, digest in self._objects() if not counts.keys().isdisjoint(_named(digest))}
+            )
+        for group in self._groups:
+            if group.digest is not None:
+                for xattr in _named(group.digest):
+                    counts[xattr] += group.count
         return counts
 
-    def _check_digests(self, digests: Iterable[bytes]) -> None:
-        if ondisk.KERNEL_IDS.keys() >= set(map(len, digests)):
-            return
-        inodes = self._inodes
-        for node, shape, payload in zip(inodes.nodes, inodes.shapes, inodes.payloads, strict=True):
-            if shape.is_object and len(payload) not in ondisk.KERNEL_IDS:
-                raise UnfitError(node, f"has a digest of {len(payload)} bytes, wanted 32 or 64")
+    def _check_digests(self) -> None:
+        for group in self._groups:
+            if group.digest_size and group.digest_size not in ondisk.KERNEL_IDS:
+                what = f"has a digest of {group.digest_size} bytes, wanted 32 or 64"
+                raise UnfitError(self._inodes.node(group.first), what)
 
-    def _check(self, xattr: Xattr, xattrs: XattrSet) -> None:
+    def _check(self, xattr: Xattr, group: _Group) -> None:
         name, value = xattr
         if len(value) > VALUE_MAX:
             what = f"has an xattr {_shown(name)} of {len(value)} bytes, more than {VALUE_MAX}"
@@ -128,7 +152,7 @@ class XattrTable:
             what = f"has an xattr with a name of {len(name)} bytes, more than an image can hold: {_shown(name)}"
         else:
             return
-        raise UnfitError(self._inodes.nodes[self._inodes.xattrs.index(xattrs)], what)
+        raise UnfitError(self._inodes.node(group.first), what)
 
     def _sorted(self, xattrs: Iterable[Xattr]) -> list[Xattr]:
         if self._epoch == 1:
@@ -140,37 +164,52 @@ class XattrTable:
             return name in {ondisk.XATTR_PREFIXES[index] for index in ondisk.ACL_PREFIXES}
         return self._encode(name).prefix in ondisk.ACL_PREFIXES
 
-    def _give_areas(self) -> None:
-        inodes, repeated = self._inodes, self._repeated
-        known: dict[tuple[XattrSet, bytes | int], int] = {(NO_XATTR_SET, 0): 0}
-        for xattrs, shape, payload in zip(inodes.xattrs, inodes.shapes, inodes.payloads, strict=True):
-            kind: bytes | int = 0
-            if shape.is_object:
-                kind = payload if payload in repeated else len(payload)
-            number = known.get((xattrs, kind))
-            if number is None:
-                known[xattrs, kind] = number = len(self.areas)
-                self.areas.append(self._new_area(len(inodes.areas), xattrs, kind))
-            inodes.areas.append(number)
+    def _split_groups(self, named: set[bytes]) -> None:
+        """Give the objects whose digests are *named* by other files, too, groups of their own."""
+        groups, inodes = self._groups, self._inodes
+        known: dict[tuple[XattrSet, bytes], int] = {}
+        for inode, digest in self._objects():
+            before = groups[inodes.get(XATTRS, inode)]
+            if before.digest is None and digest in named:
+                number = known.get((before.xattrs, digest))
+                if number is None:
+                    known[before.xattrs, digest] = number = len(groups)
+                    groups.append(_Group(inode, 0, before.xattrs, len(digest), digest))
+                inodes.set(XATTRS, inode, number)
+                groups[number].count += 1
+                before.count -= 1
 
-    def _new_area(self, inode: int, xattrs: XattrSet, kind: bytes | int) -> Area:
-        """Return the area of an object that is repeated, of those with a digest of *kind* bytes, or (0) of others."""
-        if kind == 0:
-            return self._pack_area(inode, xattrs.pairs)
-        if isinstance(kind, int):
-            pairs = external_xattrs(xattrs, bytes(kind), object_path(bytes(kind)), self._epoch).pairs
-            return self._pack_area(inode, pairs, is_template=True)
-        return self._new_repeated_area(inode, xattrs, kind)
+    def _objects(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the inodes of all objects, and their digests."""
+        columns = zip(self._inodes.column(PAYLOAD_SIZE), self._inodes.column(STORAGE), strict=True)
+        offset = 0
+        for inode, (size, storage) in enumerate(columns):
+            if storage == Storage.OBJECT:
+                yield inode, bytes(self._payloads[offset : offset + size])
+            offset += size
 
-    def _new_repeated_area(self, inode: int, xattrs: XattrSet, digest: bytes) -> Area:
+    def _new_area(self, group: _Group) -> Area:
+        if group.count == 0:
+            return Area(bytearray(), ())
+        if group.digest is not None:
+            return self._new_repeated_area(group, group.digest)
+        pairs = group.xattrs.pairs
+        if group.digest_size:
+            digest = bytes(group.digest_size)
+            pairs = external_xattrs(group.xattrs, digest, object_path(digest), self._epoch).pairs
+        elif not pairs:
+            return Area(bytearray(), ())
+        return self._pack_area(group.first, pairs, is_template=group.digest_size > 0)
+
+    def _new_repeated_area(self, group: _Group, digest: bytes) -> Area:
         """Return the area of an object that others name, too: mostly that of another one, but for two references."""
         offsets = [self._offsets.get(xattr, -1) for xattr in _named(digest)]
-        model = self._models.get(xattrs)
+        model = self._models.get(group.xattrs)
         if model is None or -1 in offsets:
-            pairs = external_xattrs(xattrs, digest, object_path(digest), self._epoch).pairs
-            area = self._pack_area(inode, pairs)
+            pairs = external_xattrs(group.xattrs, digest, object_path(digest), self._epoch).pairs
+            area = self._pack_area(group.first, pairs)
             if set(offsets) <= set(area.shared):
-                self._models[xattrs] = area, [area.shared.index(offset) for offset in offsets]
+                self._models[group.xattrs] = area, [area.shared.index(offset) for offset in offsets]
             return area
         shared = list(model[0].shared)
         for place, offset in zip(model[1], offsets, strict=True):
@@ -204,7 +243,7 @@ class XattrTable:
         data += local
         if len(data) > _AREA_MAX:
             what = f"has xattrs of {len(data)} bytes in all, more than {_AREA_MAX}"
-            raise UnfitError(self._inodes.nodes[inode], what)
+            raise UnfitError(self._inodes.node(inode), what)
         return area
 
     def _may_share(self, shared: Sequence[int], inode: int) -> bool:
@@ -212,7 +251,7 @@ class XattrTable:
             return True
         if self._dialect is Dialect.RUST:  # which writes a broken image
             what = f"has more than {len(shared)} xattrs that other nodes have, too"
-            raise UnfitError(self._inodes.nodes[inode], what)
+            raise UnfitError(self._inodes.node(inode), what)
         return False
 
 

@@ -17,6 +17,8 @@ from composefs.erofs.reader import ErofsReader, metacopy_digest, redirect_digest
 
 _WHITEOUT = ondisk.WHITEOUT_XATTRS[0]
 _DOTS = (b".", b"..")
+_TYPE = 0o170000  # S_IFMT
+_NO_NAMES: dict[bytes, int] = {}
 
 
 def check_structure(reader: ErofsReader) -> None:
@@ -29,24 +31,8 @@ def check_structure(reader: ErofsReader) -> None:
     Raises:
         FormatError: it does not hold, or the image is broken.
     """
-    is_old = reader.version < 2
-    whiteouts: set[int] = set()  # nids
-    below: set[int] = set()  # nids of what stands elsewhere than in the root
-    for inode, names in _inodes(reader):
-        if names and inode.nid != reader.root.nid:
-            below.update(names.values())
-        if not is_old:
-            _check_new(reader, inode)
-        elif inode.type == stat.S_IFLNK:
-            _check_link(reader, inode)
-        elif inode.type == stat.S_IFCHR and inode.rdev == 0:
-            whiteouts.add(inode.nid)
-        elif inode.nid == reader.root.nid:
-            _check_stubs(reader, names)
-    if not whiteouts.isdisjoint(below):
-        nid = min(whiteouts & below)
-        what = "a whiteout outside the root, where versions 0 and 1 have files that stand for them"
-        raise reader.error(nid * ondisk.SLOT, what)
+    for _ in _checked_inodes(reader):
+        pass
 
 
 def collect_objects(reader: ErofsReader) -> set[bytes]:
@@ -58,14 +44,48 @@ def collect_objects(reader: ErofsReader) -> set[bytes]:
     Raises:
         FormatError: the image is broken.
     """
+    return _collect(reader, _inodes(reader))
+
+
+def check_and_collect(reader: ErofsReader) -> set[bytes]:
+    """Check the structure of an image and return its objects, as the two others do, in one walk."""
+    return _collect(reader, _checked_inodes(reader))
+
+
+def _collect(reader: ErofsReader, inodes: Iterator[tuple[Inode, dict[bytes, int]]]) -> set[bytes]:
     objects = set()
-    for inode, _ in _inodes(reader):
+    for inode, _ in inodes:
         for name, value in reader.xattrs(inode):
             if name == ondisk.METACOPY:
                 objects.add(metacopy_digest(value))
             elif name == ondisk.REDIRECT:
                 objects.add(redirect_digest(value))
     return {digest for digest in objects if digest is not None}
+
+
+def _checked_inodes(reader: ErofsReader) -> Iterator[tuple[Inode, dict[bytes, int]]]:
+    """Yield what `_inodes` does, and check it."""
+    is_old = reader.version < 2
+    root = reader.root.nid
+    whiteouts: set[int] = set()  # nids
+    below: set[int] = set()  # nids of what stands elsewhere than in the root
+    for inode, names in _inodes(reader):
+        kind = inode.mode & _TYPE
+        if names and inode.nid != root:
+            below.update(names.values())
+        if not is_old:
+            _check_new(reader, inode)
+        elif kind == stat.S_IFLNK:
+            _check_link(reader, inode)
+        elif kind == stat.S_IFCHR and inode.rdev == 0:
+            whiteouts.add(inode.nid)
+        elif inode.nid == root:
+            _check_stubs(reader, names)
+        yield inode, names
+    if not whiteouts.isdisjoint(below):
+        nid = min(whiteouts & below)
+        what = "a whiteout outside the root, where versions 0 and 1 have files that stand for them"
+        raise reader.error(nid * ondisk.SLOT, what)
 
 
 def _check_stubs(reader: ErofsReader, names: dict[bytes, int]) -> None:
@@ -91,16 +111,20 @@ def _check_new(reader: ErofsReader, inode: Inode) -> None:
 
 def _inodes(reader: ErofsReader) -> Iterator[tuple[Inode, dict[bytes, int]]]:
     """Yield every inode that has a name, once, and of directories what stands in them, without the dots."""
+    # This runs for 240,000 inodes, most of which are no directories.
     room = reader.size
     seen = {reader.root.nid}
     pending = [reader.root]
     while pending:
         inode = pending.pop()
-        is_directory = inode.type == stat.S_IFDIR
-        room -= reader.occupied(inode)
+        is_directory = inode.mode & _TYPE == stat.S_IFDIR
+        room -= reader.occupied(inode) if is_directory else inode.tail_offset - inode.nid * ondisk.SLOT
         if room < 0:
             raise reader.error(inode.offset, "inodes overlap: together they are larger than the image")
-        names = reader.names(inode) if is_directory else {}
+        if not is_directory:
+            yield inode, _NO_NAMES
+            continue
+        names = reader.names(inode)
         for dots in _DOTS:
             names.pop(dots, None)
         for nid in names.values():

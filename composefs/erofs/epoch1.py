@@ -9,12 +9,12 @@ Source: doc/erofs.md of composefs-rs; which names a hard link has first is seen 
 from __future__ import annotations
 
 import stat
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import replace
 
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import MODE, Inodes, Listing
+from composefs.erofs.inodes import HOME, MODE, XATTRS, Inodes
 from composefs.erofs.limits import UnfitError
 from composefs.erofs.lister import Lister
 from composefs.erofs.xattrs import XattrSet, ordered
@@ -23,53 +23,37 @@ from composefs.tree import PERMISSIONS, Directory, Leaf
 Homes = Mapping[Leaf, tuple[Directory, bytes]]  # where leaves with several names are numbered
 
 
-def breadth_first(lister: Lister, homes: Homes) -> list[int]:
-    """Return all inodes in the order of epoch 1, those with several names where their homes are.
+def set_homes(lister: Lister, homes: Homes) -> None:
+    """Say of the leaves in *homes* that these are where they are numbered.
 
     Raises:
         UnfitError: a leaf is not at its home.
     """
-    order = [0]
-    queue = lister.listings[:1]
-    at_home: set[int] = set()
-    for listing in queue:  # which grows meanwhile
-        queue += listing.below
-        if lister.linked.isdisjoint(listing.children):
-            order += listing.children
-            continue
-        for name, child in zip(listing.names, listing.children, strict=True):
-            if child not in lister.linked:
-                order.append(child)
-            elif child not in at_home and _is_home(lister, child, listing, name, homes):
-                order.append(child)
-                at_home.add(child)
-    if len(at_home) < len(lister.linked):
-        node = lister.inodes.nodes[min(lister.linked - at_home)]
-        raise UnfitError(node, "is not in the directory, or not by the name, that is its home")
-    return order
-
-
-def _is_home(lister: Lister, inode: int, listing: Listing, name: bytes, homes: Homes) -> bool:
-    leaf = lister.inodes.nodes[inode]
-    if isinstance(leaf, Leaf) and leaf in homes:
-        return homes[leaf] == (listing.directory, name)
-    return lister.homes[inode] == listing.index
+    if not homes:
+        return
+    listings = {listing.directory: listing for listing in lister.listings}
+    for inode in sorted(lister.linked):
+        leaf = lister.inodes.node(inode)
+        if isinstance(leaf, Leaf) and leaf in homes:
+            directory, name = homes[leaf]
+            listing = listings.get(directory)
+            place = bisect_left(listing.names, name) if listing is not None else 0
+            if listing is None or listing.names[place : place + 1] != [name] or listing.children[place] != inode:
+                raise UnfitError(leaf, "is not in the directory, or not by the name, that is its home")
+            lister.inodes.set(HOME, inode, listing.first + place)
 
 
 def adapt_to_overlayfs(lister: Lister, version: int, dialect: Dialect, homes: Homes) -> None:
     """Make the root opaque, and of each whiteout a file that overlayfs shows as one."""
     inodes = lister.inodes
-    _mark(inodes, 0, {ondisk.OPAQUE: b"y"}, dialect)
+    make_opaque(inodes, dialect)
     above = set()
-    for whiteout in lister.whiteouts:
-        node = inodes.nodes[whiteout]
+    for whiteout, first in lister.whiteouts:
+        node = inodes.node(whiteout)
+        assert isinstance(node, Leaf)
         inodes.set(MODE, whiteout, stat.S_IFREG | node.stat.mode & PERMISSIONS)
-        inodes.shapes[whiteout] = replace(inodes.shapes[whiteout], file_type=ondisk.FILE_TYPES[stat.S_IFREG])
         _mark(inodes, whiteout, dict.fromkeys(ondisk.WHITEOUT_XATTRS, b""), dialect)
-        if isinstance(node, Leaf) and node in homes:
-            above.add(homes[node][0])
-        else:
-            above.add(lister.listings[lister.homes[whiteout]].directory)
+        above.add(homes[node][0] if node in homes else first.directory)
     marks = dict.fromkeys(ondisk.WHITEOUTS_XATTRS, b"")
     if version == 1:
         marks |= dict.fromkeys(ondisk.OPAQUE_XATTRS, b"x")
@@ -78,7 +62,13 @@ def adapt_to_overlayfs(lister: Lister, version: int, dialect: Dialect, homes: Ho
             _mark(inodes, listing.inode, marks, dialect)
 
 
+def make_opaque(inodes: Inodes, dialect: Dialect) -> None:
+    """Let the root hide what there is below it: the object directories."""
+    _mark(inodes, 0, {ondisk.OPAQUE: b"y"}, dialect)
+
+
 def _mark(inodes: Inodes, inode: int, marks: Mapping[bytes, bytes], dialect: Dialect) -> None:
     """Add xattrs; where the tree has one of such a name, composefs-rs writes both, and C replaces it."""
-    kept = [xattr for xattr in inodes.xattrs[inode].pairs if dialect is Dialect.RUST or xattr[0] not in marks]
-    inodes.xattrs[inode] = XattrSet(ordered([*kept, *marks.items()]))
+    before = inodes.sets[inodes.get(XATTRS, inode)].pairs
+    kept = [xattr for xattr in before if dialect is Dialect.RUST or xattr[0] not in marks]
+    inodes.set(XATTRS, inode, inodes.number_of(XattrSet(ordered([*kept, *marks.items()]))))

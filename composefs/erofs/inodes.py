@@ -1,87 +1,75 @@
 """The inodes of an image while it is written: what the steps of that tell each other.
 
-An inode is a number, its index in each of the columns.  One column is bytes from the beginning: records, of which C
-makes what stands in the image.  With objects in place of columns, writing takes twice the time.
+An inode is a number, its index in each of the columns; most of what it tells is in a column of packed records, which C
+reads and completes.  With objects in place of columns, writing takes several times as long.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from enum import IntEnum
 from struct import Struct
 from typing import Literal, NamedTuple
 
-from composefs.erofs import ondisk
-from composefs.erofs.xattrs import XattrSet
-from composefs.tree import Directory, Node
+from composefs.erofs.xattrs import NO_XATTR_SET, XattrSet
+from composefs.tree import Node
 
-# struct inode_record of csrc/erofs.c.  What an inode is: size, mtime, nanoseconds, uid, gid, link count, size of the
-# payload, mode
-RECORD = Struct("=QqIIIIIH26x")
-assert RECORD.size == 64
-# and where: format, nid, number, pointer, area, size of the tail
-PLACE = Struct("=HIIIII4x")
-PLACE_OFFSET = 38  # bytes from the start of the record
-assert PLACE_OFFSET + PLACE.size == RECORD.size
+# What struct inode_record of csrc/erofs.h has before C says where the inode stands: size, mtime, nanoseconds, uid, gid,
+# link count, size of the payload, xattrs, home, pointer, mode, storage
+RECORD = Struct("=QqIIIIIIIIHB29x")
+assert RECORD.size == 80
+# struct directory_record: inode, parent, first dirent, count
+DIRECTORY_RECORD = Struct("=IIII")
 
-Time = tuple[int, int]  # seconds and nanoseconds
+
+class Storage(IntEnum):
+    """Where the content of a regular file is; as csrc/erofs.h has it."""
+
+    HERE = 0  # in the payload
+    OBJECT = 1  # in the object whose digest is the payload
+    DIGESTED = 2  # elsewhere, and xattrs of its own tell the digest
+    ELSEWHERE = 3
 
 
 class Field(NamedTuple):
     """A field of the records."""
 
-    code: Literal["H", "I", "Q", "q"]  # of struct
+    code: Literal["B", "H", "I", "Q"]  # of struct
     offset: int  # bytes from the start of the record
 
 
 SIZE = Field("Q", 0)
-MTIME = Field("q", 8)
-NANOSECONDS = Field("I", 16)
-UID = Field("I", 20)
-GID = Field("I", 24)
 LINK_COUNT = Field("I", 28)
 PAYLOAD_SIZE = Field("I", 32)
-MODE = Field("H", 36)
-POINTER = Field("I", 48)
-
-
-@dataclass(slots=True, eq=False)
-class Shape:
-    """What an inode is a file of, and how its data are stored: shared by many inodes, and never changed."""
-
-    file_type: int  # as directories have it
-    layout: int = ondisk.LAYOUT_FLAT_PLAIN
-    tail_size: int = 0  # bytes behind the xattrs: the last of the data, or addresses of chunks
-    block_count: int = 0
-    pointer: int = 0  # of a device its number, of chunks their size; of other data it is their first block
-    is_object: bool = False  # the payload is a digest
+XATTRS = Field("I", 36)
+HOME = Field("I", 40)
+POINTER = Field("I", 44)
+MODE = Field("H", 48)
+STORAGE = Field("B", 50)
+NID = Field("I", 56)
 
 
 class Inodes:
-    """The columns, in the order in which the inodes were made; the first is that of the root.
+    """The inodes of an image, in the order in which they were made.
 
     Attributes:
-        nodes: what they are in the tree, or stubs.
-        shapes: what kind of file they are.
-        xattrs: but for those that name an object.
-        payloads: digest of the object, or data; of a directory only its tail, later.
-        records: all else that an inode tells, packed.
-        areas: numbers of what they have of xattrs in the image; later.
-        nids: their places; later.
+        records: what C knows of them.
+        sets: their xattrs by number, but for those that name an object.
+        nodes: what they are in the tree, or stubs; none if there is no tree.
     """
 
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.shapes: list[Shape] = []
-        self.xattrs: list[XattrSet] = []
-        self.payloads: list[bytes] = []
-        self.records = bytearray()
-        self.areas: list[int] = []
-        self.nids: list[int] = []
+    def __init__(self, records: bytearray, sets: list[XattrSet], nodes: Sequence[Node] = ()) -> None:
+        self.records, self.sets, self.nodes = records, sets, nodes
+        self._numbers = {pairs: number for number, pairs in enumerate(sets)}
+
+    @classmethod
+    def new(cls, nodes: Sequence[Node]) -> Inodes:
+        """Return no inodes yet; *nodes* is to grow with them."""
+        return cls(bytearray(), [NO_XATTR_SET], nodes)
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self.records) // RECORD.size
 
     def get(self, field: Field, inode: int) -> int:
         """Return what the record of *inode* has in a field."""
@@ -97,23 +85,14 @@ class Inodes:
         view = memoryview(self.records).cast(field.code)
         return view[field.offset // view.itemsize :: RECORD.size // view.itemsize].tolist()
 
-    def set_payload(self, inode: int, payload: bytes) -> None:
-        """Change the payload of *inode*."""
-        self.payloads[inode] = payload
-        self.set(PAYLOAD_SIZE, inode, len(payload))
+    def number_of(self, xattrs: XattrSet) -> int:
+        """Return the number of a set of xattrs."""
+        number = self._numbers.get(xattrs)
+        if number is None:
+            number = self._numbers[xattrs] = len(self.sets)
+            self.sets.append(xattrs)
+        return number
 
-
-@dataclass(slots=True, eq=False)
-class Listing:
-    """The entries of a directory."""
-
-    index: int  # among all listings
-    directory: Directory
-    inode: int
-    parent: int
-    entries: Mapping[bytes, Node]
-    names: list[bytes]  # sorted
-    joined: bytes  # all names, . and .. included
-    sizes: bytes  # of these
-    children: list[int] = field(default_factory=list)  # by names
-    below: list[Listing] = field(default_factory=list)  # of the directories among them
+    def node(self, inode: int) -> Node | None:
+        """Return what an inode is in the tree, if there is one."""
+        return self.nodes[inode] if self.nodes else None

@@ -21,7 +21,7 @@ _MTIME_MIN = -1 << 63  # seconds
 class UnfitError(Exception):
     """No image can hold *node*, or what stands under *name* in it, for it *what*."""
 
-    def __init__(self, node: Node, what: str, name: bytes | None = None) -> None:
+    def __init__(self, node: Node | None, what: str, name: bytes | None = None) -> None:
         super().__init__(node, what, name)
         self.node, self.what, self.name = node, what, name
 

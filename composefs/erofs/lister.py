@@ -8,14 +8,17 @@ Source: doc/erofs.md of composefs-rs.
 from __future__ import annotations
 
 import stat
-from bisect import insort
+from array import array
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 
+from composefs._columns import ErofsColumns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import LINK_COUNT, RECORD, Inodes, Listing, Shape
-from composefs.erofs.limits import UnfitError, check_names, check_node
-from composefs.erofs.xattrs import NO_XATTR_SET, XattrSets, external_xattrs
+from composefs.erofs.inodes import DIRECTORY_RECORD, LINK_COUNT, RECORD, XATTRS, Inodes, Storage
+from composefs.erofs.limits import INLINE_MAX, TARGET_MAX, UnfitError, check_names, check_node
+from composefs.erofs.xattrs import XattrSets, external_xattrs
 from composefs.tree import (
     NO_XATTRS,
     PERMISSIONS,
@@ -32,13 +35,23 @@ from composefs.tree import (
     is_whiteout,
 )
 
-_STUB_MODE = 0o644
+STUB_MODE = 0o644  # of whiteouts in the root that hide the object directories
 _LABEL = b"security.selinux"
-_BLOCK_BITS = ondisk.BLOCK.bit_length() - 1
-_ADDRESS_SIZE = len(ondisk.NULL_CHUNK)
 _USUAL_SIZES = range(1, 1 << 31)  # bytes
-_FILE, _LINK = ondisk.FILE_TYPES[stat.S_IFREG], ondisk.FILE_TYPES[stat.S_IFLNK]
-_DIRECTORY = Shape(ondisk.FILE_TYPES[stat.S_IFDIR])
+_HERE, _OBJECT = int(Storage.HERE), int(Storage.OBJECT)
+
+
+@dataclass(slots=True, eq=False)
+class Listing:
+    """The entries of a directory."""
+
+    directory: Directory
+    inode: int
+    parent: int
+    first: int  # the number of the first dirent
+    entries: Mapping[bytes, Node]
+    names: list[bytes]  # sorted
+    children: list[int] = field(default_factory=list)  # by names
 
 
 class Lister:
@@ -48,8 +61,7 @@ class Lister:
         inodes: all, each once, where it comes first.
         listings: those of all directories, likewise; at the beginning that of the root.
         linked: inodes with several names.
-        homes: index of the listing in which an inode comes first.
-        whiteouts: inodes of whiteouts of the tree.
+        whiteouts: inodes of whiteouts of the tree, each with the listing in which it comes first.
 
     Raises:
         UnfitError: no image can hold a node.
@@ -58,16 +70,15 @@ class Lister:
     def __init__(self, root: Directory, epoch: int, dialect: Dialect) -> None:
         self._epoch, self._dialect = epoch, dialect
         self._sets = XattrSets(epoch)
-        self._object_shapes = [_external_shape(1 << bits, epoch, is_object=True) for bits in range(32)]
-        self._link_shapes: dict[int, Shape] = {}  # by size
-        self._file_shapes: dict[int, Shape] = {}
         self._leaves: dict[Leaf, int] = {}
         self._directories: set[Directory] = set()
-        self.inodes = Inodes()
+        self._dirent_count = 0
+        self._nodes: list[Node] = []
+        self._payloads: list[bytes] = []
+        self.inodes = Inodes.new(self._nodes)
         self.listings: list[Listing] = []
         self.linked: set[int] = set()
-        self.homes: list[int] = []
-        self.whiteouts: list[int] = []
+        self.whiteouts: list[tuple[int, Listing]] = []
         stack = [self._open(root, None)]
         while stack:
             below = self._go_on(*stack[-1])
@@ -76,27 +87,44 @@ class Lister:
             else:
                 stack.append(below)
 
+    def columns(self) -> ErofsColumns:
+        """Return all that C has to know beside the records."""
+        listings = self.listings
+        names = [name for listing in listings for name in listing.names]
+        children = array("I")
+        for listing in listings:
+            children.extend(listing.children)
+        directories = [
+            DIRECTORY_RECORD.pack(listing.inode, listing.parent, listing.first, len(listing.names))
+            for listing in listings
+        ]
+        return ErofsColumns(
+            b"".join(directories),
+            children,
+            array("I", accumulate(map(len, names))),
+            b"".join(names),
+            b"".join(self._payloads),
+        )
+
     def _go_on(self, listing: Listing, names: Iterator[bytes]) -> tuple[Listing, Iterator[bytes]] | None:
         """Make the inodes of the next *names* of a directory; return the next directory below, or None at the end."""
-        entries, children, home = listing.entries, listing.children, listing.index
-        leaves, homes, object_shapes = self._leaves, self.homes, self._object_shapes
+        entries, children = listing.entries, listing.children
+        leaves = self._leaves
         for name in names:
             node = entries[name]
             if isinstance(node, Directory):
                 return self._open(node, listing)
             inode = leaves.get(node)
             if inode is None:
-                content = node.content
+                content, home = node.content, listing.first + len(children)
                 if isinstance(content, Object) and content.size in _USUAL_SIZES:
-                    size = content.size
-                    inode = self._add(node, stat.S_IFREG, size, content.digest, object_shapes[(size - 1).bit_length()])
+                    inode = self._add(node, stat.S_IFREG, content.size, content.digest, home, _OBJECT)
                 else:
                     inode = self._add_other(node, content, name, listing)
                 if node.link_count is not None:
                     self._check(node)
                     self.inodes.set(LINK_COUNT, inode, node.link_count)
                 leaves[node] = inode
-                homes.append(home)
             else:
                 self._link(inode, node)
             children.append(inode)
@@ -111,28 +139,22 @@ class Lister:
         if above is None and self._epoch == 1:
             entries = {**_new_stubs(directory.stat), **entries}
         names = sorted(entries)
-        all_names = names.copy()
-        insort(all_names, b".")
-        insort(all_names, b"..")
-        joined = b"".join(all_names)
-        check_names(directory, joined)
-        inode = self._add(directory, stat.S_IFDIR, 0, b"", _DIRECTORY)
+        check_names(directory, b"".join(names))
+        home = 0 if above is None else above.first + len(above.children)
+        inode = self._add(directory, stat.S_IFDIR, 0, b"", home)
         parent = inode if above is None else above.inode
-        listing = Listing(
-            len(self.listings), directory, inode, parent, entries, names, joined, bytes(map(len, all_names))
-        )
+        listing = Listing(directory, inode, parent, self._dirent_count, entries, names)
+        self._dirent_count += len(names)
         if above is not None:
             above.children.append(inode)
-            above.below.append(listing)
         self.listings.append(listing)
-        self.homes.append(listing.index)
         return listing, iter(names)
 
     def _is_whiteout(self, leaf: Leaf, name: bytes, listing: Listing) -> bool:
         """Tell whether a leaf is a whiteout of the tree, and neither a stub nor what composefs-rs takes for one."""
         if not is_whiteout(leaf.content):
             return False
-        if listing.index > 0 or name not in ondisk.STUB_NAMES:
+        if listing is not self.listings[0] or name not in ondisk.STUB_NAMES:
             return True
         root = listing.directory
         if name not in root.entries:
@@ -150,59 +172,49 @@ class Lister:
 
     def _add_other(self, leaf: Leaf, content: Content, name: bytes, listing: Listing) -> int:
         """Make the inode of a leaf that is no object of usual size."""
+        home = listing.first + len(listing.children)
         if isinstance(content, Symlink):
-            target = content.target
-            shape = self._link_shapes.get(len(target)) or self._new_data_shape(leaf, len(target))
-            return self._add(leaf, stat.S_IFLNK, len(target), target, shape)
+            if len(content.target) > TARGET_MAX:
+                self._check(leaf)
+            return self._add(leaf, stat.S_IFLNK, len(content.target), content.target, home)
         if isinstance(content, Inline) or (self._dialect is Dialect.C and _is_empty(content)):
             data = content.data if isinstance(content, Inline) else b""
-            shape = self._file_shapes.get(len(data)) or self._new_data_shape(leaf, len(data))
-            return self._add(leaf, stat.S_IFREG, len(data), data, shape)
+            if len(data) > INLINE_MAX[self._epoch]:
+                self._check(leaf)
+            return self._add(leaf, stat.S_IFREG, len(data), data, home)
         self._check(leaf)
         if isinstance(content, Object):
-            shape = _external_shape(content.size, self._epoch, is_object=True)
-            return self._add(leaf, stat.S_IFREG, content.size, content.digest, shape)
+            return self._add(leaf, stat.S_IFREG, content.size, content.digest, home, _OBJECT)
         if isinstance(content, Backed):
-            shape = _external_shape(content.size, self._epoch, has_digest=content.digest is not None)
-            inode = self._add(leaf, stat.S_IFREG, content.size, b"", shape)
-            own = self.inodes.xattrs[inode]
-            self.inodes.xattrs[inode] = external_xattrs(own, content.digest, content.path, self._epoch)
+            storage = Storage.ELSEWHERE if content.digest is None else Storage.DIGESTED
+            inode = self._add(leaf, stat.S_IFREG, content.size, b"", home, storage)
+            own = self.inodes.sets[self.inodes.get(XATTRS, inode)]
+            xattrs = external_xattrs(own, content.digest, content.path, self._epoch)
+            self.inodes.set(XATTRS, inode, self.inodes.number_of(xattrs))
             return inode
-        shape = Shape(ondisk.FILE_TYPES[content.type], pointer=content.rdev)
-        inode = self._add(leaf, content.type, 0, b"", shape)
+        inode = self._add(leaf, content.type, 0, b"", home, pointer=content.rdev)
         if self._is_whiteout(leaf, name, listing):
-            self.whiteouts.append(inode)
+            self.whiteouts.append((inode, listing))
         return inode
 
-    def _new_data_shape(self, leaf: Leaf, size: int) -> Shape:
-        """Return the shape of inodes with *size* bytes of data, if such can be."""
-        self._check(leaf)
-        if isinstance(leaf.content, Symlink):
-            self._link_shapes[size] = shape = Shape(_LINK, ondisk.LAYOUT_FLAT_INLINE, size)
-            return shape
-        blocks, tail = (0, size) if self._epoch == 2 else divmod(size, ondisk.BLOCK)
-        if self._epoch == 1 and tail > ondisk.TAIL_MAX:
-            blocks, tail = blocks + 1, 0
-        layout = ondisk.LAYOUT_FLAT_INLINE if tail else ondisk.LAYOUT_FLAT_PLAIN
-        self._file_shapes[size] = shape = Shape(_FILE, layout, tail, blocks)
-        return shape
-
-    def _add(self, node: Node, kind: int, size: int, payload: bytes, shape: Shape) -> int:
+    def _add(  # noqa: PLR0917  # keywords take time
+        self, node: Node, kind: int, size: int, payload: bytes, home: int, storage: int = _HERE, pointer: int = 0
+    ) -> int:
         # This runs for 240,000 nodes, so that only what is large at first sight is looked at closely.
-        info, inodes = node.stat, self.inodes
+        info, nodes = node.stat, self._nodes
         permissions, uid, gid, mtime, nanoseconds, xattrs = info
         if (uid | gid | mtime | nanoseconds) >> 31:
             self._check(node)
         if self._epoch == 2:
             nanoseconds = 0
-        inodes.records += RECORD.pack(
-            size, mtime, nanoseconds, uid, gid, 1, len(payload), kind | permissions & PERMISSIONS
+        number = self.inodes.number_of(self._sets.of_tree(xattrs)) if xattrs else 0
+        mode, payload_size = kind | permissions & PERMISSIONS, len(payload)
+        self.inodes.records += RECORD.pack(
+            size, mtime, nanoseconds, uid, gid, 1, payload_size, number, home, pointer, mode, storage
         )
-        inodes.nodes.append(node)
-        inodes.shapes.append(shape)
-        inodes.xattrs.append(self._sets.of_tree(xattrs) if xattrs else NO_XATTR_SET)
-        inodes.payloads.append(payload)
-        return len(inodes.nodes) - 1
+        nodes.append(node)
+        self._payloads.append(payload)
+        return len(nodes) - 1
 
     def _check(self, node: Node) -> None:
         check_node(node, self._epoch, self._dialect)
@@ -210,18 +222,6 @@ class Lister:
 
 def _is_empty(content: Content) -> bool:
     return isinstance(content, Object | Backed) and content.size == 0
-
-
-def _external_shape(size: int, epoch: int, *, is_object: bool = False, has_digest: bool = False) -> Shape:
-    """Return the shape of files of *size* bytes whose content is elsewhere."""
-    if epoch == 2:
-        tail = _ADDRESS_SIZE if is_object or has_digest else 0
-        return Shape(
-            _FILE, ondisk.LAYOUT_CHUNKED, tail, pointer=ondisk.CHUNK_BITS_MAX - _BLOCK_BITS, is_object=is_object
-        )
-    bits = min(max((size - 1).bit_length() if size else 0, _BLOCK_BITS), ondisk.CHUNK_BITS_MAX)
-    tail = -(-size >> bits) * _ADDRESS_SIZE  # of huge files more than any block holds; the others are left out there
-    return Shape(_FILE, ondisk.LAYOUT_CHUNKED, tail, pointer=bits - _BLOCK_BITS, is_object=is_object)
 
 
 def _new_stubs(root: Stat) -> dict[bytes, Node]:
@@ -232,4 +232,4 @@ def _new_stubs(root: Stat) -> dict[bytes, Node]:
 
 def _stub_stat(root: Stat) -> Stat:
     xattrs = {_LABEL: root.xattrs[_LABEL]} if _LABEL in root.xattrs else NO_XATTRS
-    return root._replace(mode=_STUB_MODE, xattrs=xattrs)
+    return root._replace(mode=STUB_MODE, xattrs=xattrs)

@@ -17,7 +17,7 @@ from composefs.errors import RepositoryError
 from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import StoredImage, open_image
 from composefs.oci.index import LayerIndex
-from composefs.oci.layer import LayerResult, Stats
+from composefs.oci.layer import LayerResult
 from composefs.oci.layout import Image
 from composefs.oci.manifest import Descriptor
 from composefs.oci.merge import OrderedMerger
@@ -26,6 +26,7 @@ from composefs.oci.pool import run_jobs
 from composefs.oci.progress import Board, Event
 from composefs.oci.read import stored_layer
 from composefs.oci.slots import ErofsImage
+from composefs.oci.stats import Stats
 from composefs.oci.transfer import CopyJob, copy_layer
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
@@ -95,7 +96,7 @@ def copy_image(
     layers = _Layers(target, found)
     layers.have(source, merger, zerocopy=zerocopy, workers=workers, executor=executor)
     if maker is not None and merger is not None:
-        maker.make(merger.tree, _ignore)
+        maker.make(merger.merged(), _ignore)
     images = maker.images if maker is not None else ()
     verity = name_image(target, found, layers.streams, layers.copied, images=images, tag=name, before_sync=lambda: None)
     config = target.streams.find(config_name(found.manifest.config.digest))

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from composefs.collector import paused_collector
 from composefs.digest import Digest
-from composefs.erofs import ondisk
-from composefs.erofs.writer import write_image
+from composefs.erofs import VERSIONS, ondisk
 from composefs.errors import ComposefsError, NotFoundError, UsageError
 from composefs.oci.layout import Image
 from composefs.oci.names import config_name
 from composefs.oci.progress import BuildingImage, Listener
 from composefs.oci.slots import ErofsImage, Slot
 from composefs.repository import Repository
-from composefs.repository.meta import EROFS_VERSIONS
 from composefs.splitstream import ContentType
-from composefs.transform import XattrFilter, transform_for_oci
-from composefs.tree import Directory, Leaf, Object
 from composefs.verity import compute_digest
+from composefs.xattrs import XattrFilter
 
-Merge: TypeAlias = Callable[[], Directory]  # gives the merged layers, a tree of its own each time
+if TYPE_CHECKING:
+    from composefs.oci.merge import Merger
+    from composefs.tree import Directory, Leaf
 
+_Write: TypeAlias = Callable[[int], bytearray]  # makes an image of a version
 _SEARCHED = (1, 2, 0)  # formats of an expected image, the likeliest first; the reference does not look for V0
 
 
@@ -52,8 +51,8 @@ class ErofsRequest:
         if expected is not None and expected.algorithm is not repository.algorithm:
             has, wanted = repository.algorithm.value, expected.algorithm.value
             raise UsageError(f"the expected digest is of {wanted}, images here of {has}")
-        if version is not None and version not in EROFS_VERSIONS:
-            raise UsageError(f"EROFS format {version} is none of {EROFS_VERSIONS}")
+        if version is not None and version not in VERSIONS:
+            raise UsageError(f"EROFS format {version} is none of {VERSIONS}")
         return cls(repository.meta.erofs_versions if version is None else (version,), bootable, expected)
 
 
@@ -90,38 +89,39 @@ class ErofsMaker:
         """Those that are there, as the request has them: plain ones first, of each kind the default format first."""
         return tuple(image for image in (*self._images.values(), self._found) if image is not None)
 
-    def make(self, merge: Merge, listener: Listener) -> None:
-        """Make and store what lacks; nothing gets a name.
+    def make(self, merger: Merger, listener: Listener) -> None:
+        """Make and store what lacks, of the layers that *merger* has merged; nothing gets a name.
 
         Raises:
             TreeError, FormatError: the tree cannot be that of an image, or not that of a bootable one.
             NotFoundError: likewise; or no image for booting has the expected digest.
             OSError: something could not be read or written.
         """
-        with paused_collector():
-            tree = merge()
-            transform_for_oci(tree)
-            self._make(tree, listener, bootable=False)
-            if self._expected is not None and self._found is None:
-                self._found = self._search(self._expected, tree, merge, listener)
-            elif not self.is_done:
-                make_bootable(self._repository, tree)
-                self._make(tree, listener, bootable=True)
+        from composefs.collector import paused_collector  # noqa: PLC0415  # as also the writer: 10 ms, and most often
+        from composefs.erofs.writer import write_image  # noqa: PLC0415  # all images are there already
+        from composefs.oci.plain import plain_image  # noqa: PLC0415
 
-    def _make(self, tree: Directory, listener: Listener, *, bootable: bool) -> None:
+        with paused_collector():
+            self._make(lambda version: plain_image(merger, version), listener, bootable=False)
+            if self._expected is not None and self._found is None:
+                self._found = self._search(self._expected, merger, listener)
+            elif not self.is_done:
+                tree = bootable_tree(self._repository, merger, XattrFilter.ALLOWLIST_ONLY)
+                self._make(lambda version: write_image(tree, version), listener, bootable=True)
+
+    def _make(self, write: _Write, listener: Listener, *, bootable: bool) -> None:
         for kind, image in self._images.items():
             if image is None and kind.bootable == bootable:
                 listener(BuildingImage(kind.version, bootable))
-                self._images[kind] = self._store(kind, write_image(tree, kind.version))
+                self._images[kind] = self._store(kind, write(kind.version))
 
-    def _search(self, expected: Digest, tree: Directory, merge: Merge, listener: Listener) -> ErofsImage:
+    def _search(self, expected: Digest, merger: Merger, listener: Listener) -> ErofsImage:
         """Make the images for booting one after another, and store the one that is *expected*."""
+        from composefs.erofs.writer import write_image  # noqa: PLC0415  # see make
+
         tried = 0
         for xattrs in XattrFilter:
-            if tried:
-                tree = merge()
-                transform_for_oci(tree, xattrs)
-            make_bootable(self._repository, tree)
+            tree = bootable_tree(self._repository, merger, xattrs)
             for version in _SEARCHED:
                 listener(BuildingImage(version, bootable=True))
                 data = write_image(tree, version)
@@ -159,6 +159,16 @@ class ErofsMaker:
         return int(version) if magic == ondisk.HEADER_MAGIC else None
 
 
+def bootable_tree(repository: Repository, merger: Merger, xattrs: XattrFilter) -> Directory:
+    """Return the tree of the image for booting of the merged layers; errors are those of `make_bootable`."""
+    from composefs.transform import transform_for_oci  # noqa: PLC0415  # see ErofsMaker.make
+
+    tree = merger.list().tree()
+    transform_for_oci(tree, xattrs)
+    make_bootable(repository, tree)
+    return tree
+
+
 def make_bootable(repository: Repository, tree: Directory) -> None:
     """Make *tree*, to which the OCI transform was applied, that of an image for booting.
 
@@ -167,6 +177,7 @@ def make_bootable(repository: Repository, tree: Directory) -> None:
         IntegrityError: an object of *repository* that tells is broken.
     """
     from composefs.boot import transform_for_boot  # noqa: PLC0415  # takes 15 ms, and most images are not for booting
+    from composefs.tree import Object  # noqa: PLC0415  # see ErofsMaker.make
 
     def read(leaf: Leaf) -> bytes:
         assert isinstance(leaf.content, Object)

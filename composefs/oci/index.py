@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from itertools import count, pairwise
+from itertools import accumulate, count, islice, pairwise
 from struct import Struct
 from typing import NamedTuple
 
+from composefs._columns import Column
 from composefs.oci.rows import RowReader, Rows
 from composefs.splitstream import External, SplitstreamReader
 from composefs.splitstream import Inline as InlineChunk
@@ -31,13 +32,16 @@ _OPAQUE_NAME = b".wh..wh..opq"
 _ROW_WEIGHT = 64  # bytes of a row beside what differs in size
 _PLAIN_WEIGHT_MAX = 1024  # of an entry whose name and directory stand in its header, and whose value is short
 _STAT = Struct("<IIIqI")  # mode, uid, gid, mtime in seconds and nanoseconds
+# struct index_row of csrc/index.h: number, offset, end of the value, directory, stat, kind
+_ROW = Struct("=QQIHHB7x")
+assert _ROW.size == 32
 _MTIME_END = 1 << 63
 _U32 = 0xFFFF_FFFF
 _NO_NAMES = frozenset([b"", b".", b".."])
 
 
 class Kind(IntEnum):
-    """What becomes of the name of an entry; *value* and *number* are those of its row.  Some are in csrc/tar.c, too."""
+    """What becomes of the name of an entry; *value* and *number* are those of its row.  Those of csrc/index.h."""
 
     OBJECT = 0  # a file: value is the digest of its object, number its size in bytes
     INLINE = 1  # a file: value is what it holds
@@ -69,33 +73,102 @@ _SPECIAL_TYPES = {
 }
 
 
-class Batch(NamedTuple):
-    """Rows of an index, in the order of the archive."""
+class Row(NamedTuple):
+    """An entry, as a batch has it."""
 
-    kinds: bytes
-    directory_numbers: array[int]
-    directories: list[bytes]  # paths such as `usr/bin`; the root is empty
-    names: bytes  # joined by slashes
-    stat_numbers: array[int]
-    packed_stats: bytes
+    kind: int
+    directory: int  # number of the directory that it is in
+    name: bytes
+    stat: int  # number
+    value: bytes = b""
+    number: int = 0
+    offset: int = 0  # of the entry, bytes from the start of the archive
+
+
+class Batch(NamedTuple):
+    """Rows of an index, in the order of the archive: a few long texts, which C reads where they are."""
+
+    rows: bytes  # records, as struct index_row of csrc/index.h
+    names: bytes  # of the rows, with a slash behind each
+    directories: bytes  # paths such as `usr/bin` by number, back to back; that of the root is empty
+    directory_ends: bytes  # where each ends: 32 bits
+    packed_stats: bytes  # by number
     xattrs: dict[int, dict[bytes, bytes]]  # by number of the stat, where there are any
-    values: list[bytes]
-    numbers: array[int]
-    offsets: array[int]  # of the entries, bytes from the start of the archive
+    values: bytes  # of the rows, back to back
     weight: int  # bytes of memory, about
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Row],
+        directories: Sequence[bytes],
+        stats: Sequence[bytes],
+        xattrs: dict[int, dict[bytes, bytes]],
+    ) -> Batch:
+        """Return the batch of *rows*, which weighs nothing; the other arguments are by number."""
+        ends = accumulate(len(row.value) for row in rows)
+        return cls(
+            b"".join(
+                _ROW.pack(row.number, row.offset, end, row.directory, row.stat, row.kind)
+                for row, end in zip(rows, ends, strict=True)
+            ),
+            b"".join(row.name + b"/" for row in rows),
+            b"".join(directories),
+            array("I", accumulate(map(len, directories))).tobytes(),
+            b"".join(stats),
+            xattrs,
+            b"".join(row.value for row in rows),
+            0,
+        )
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows."""
+        return len(self.rows) // _ROW.size
+
+    @property
+    def stat_count(self) -> int:
+        """The number of stats."""
+        return len(self.packed_stats) // _STAT.size
+
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first entry."""
+        return int(_ROW.unpack_from(self.rows)[1])
+
+    def each(self) -> Iterator[Row]:
+        """Yield the rows."""
+        value_start = 0
+        for fields, name in zip(_ROW.iter_unpack(self.rows), self.names[:-1].split(b"/"), strict=True):
+            number, offset, value_end, directory, number_of_stat, kind = fields
+            value = self.values[value_start:value_end]
+            value_start = value_end
+            yield Row(kind, directory, name, number_of_stat, value, number, offset)
+
+    def paths_of_directories(self) -> list[bytes]:
+        """Return the paths of the directories by number."""
+        ends = memoryview(self.directory_ends).cast("I")
+        return [self.directories[start:end] for start, end in pairwise((0, *ends))]
 
     def stats(self) -> list[Stat]:
         """Return the stats by number; entries of the batch with equal ones share them."""
-        found = [Stat(*fields) for fields in _STAT.iter_unpack(self.packed_stats)]
+        found = unpack_stats(self.packed_stats)
         for number, xattrs in self.xattrs.items():
             found[number] = found[number]._replace(xattrs=xattrs)
         return found
 
-    def path(self, row: int) -> bytes:
+    def row(self, number: int) -> Row:
+        """Return the row *number*."""
+        return next(islice(self.each(), number, None))
+
+    def path(self, row: Row) -> bytes:
         """Return the path of an entry, without a slash before it."""
-        name = self.names.split(b"/")[row]
-        directory = self.directories[self.directory_numbers[row]]
-        return b"/".join(filter(None, (directory, name)))
+        return b"/".join(filter(None, (self.paths_of_directories()[row.directory], row.name)))
+
+
+def unpack_stats(packed: Column) -> list[Stat]:
+    """Return what the packed stats of a batch are, without xattrs."""
+    return [Stat(*fields) for fields in _STAT.iter_unpack(packed)]
 
 
 class LayerIndex(NamedTuple):
@@ -178,18 +251,17 @@ class Indexer:
     def flush(self) -> None:
         """Hand over what was added."""
         if self._kinds:
+            ends = accumulate(map(len, self._values))
+            columns = (self._directory_numbers, self._stat_numbers, self._kinds)
             self._sink(
                 Batch(
-                    bytes(self._kinds),
-                    self._directory_numbers,
-                    self._directories,
-                    b"/".join(self._names),
-                    self._stat_numbers,
+                    b"".join(map(_ROW.pack, self._numbers, self._offsets, ends, *columns)),
+                    b"/".join([*self._names, b""]),
+                    b"".join(self._directories),
+                    array("I", accumulate(map(len, self._directories))).tobytes(),
                     bytes(self._packed_stats),
                     self._xattrs,
-                    self._values,
-                    self._numbers,
-                    self._offsets,
+                    b"".join(self._values),
                     self._weight,
                 )
             )

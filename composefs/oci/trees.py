@@ -9,19 +9,20 @@ from typing import NamedTuple
 from composefs.collector import paused_collector
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError, NotFoundError
-from composefs.oci.erofs import make_bootable
+from composefs.oci.erofs import bootable_tree
 from composefs.oci.images import check_sha256
 from composefs.oci.index import Kind, LayerIndex, content_of, meaning_of, read_entries, stat_of
 from composefs.oci.manifest import Config
-from composefs.oci.merge import merge_layers
+from composefs.oci.merge import Merger
 from composefs.oci.names import config_name, layer_name, manifest_name
 from composefs.oci.read import read_layers
 from composefs.oci.tags import NamedBy, find
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.splitstream import ContentType
-from composefs.transform import XattrFilter, transform_for_oci
+from composefs.transform import transform_for_oci
 from composefs.tree import Content, Directory, Stat
+from composefs.xattrs import XattrFilter
 
 
 class LayerEntry(NamedTuple):
@@ -61,13 +62,28 @@ def tree_of_image(
         FormatError, TreeError: a part of it is broken, or the tree cannot be that of an image.
         IntegrityError: a part of it is not what its digest says.
     """
-    layers = layers_of_image(repository, image, config_verity=config_verity, workers=workers, executor=executor)
+    merger = merge_image(repository, image, config_verity=config_verity, workers=workers, executor=executor)
     with paused_collector():
-        root = merge_layers(layers)
-        transform_for_oci(root, xattrs)
         if bootable:
-            make_bootable(repository, root)
+            return bootable_tree(repository, merger, xattrs)
+        root = merger.list().tree()
+        transform_for_oci(root, xattrs)
     return root
+
+
+def merge_image(
+    repository: Repository,
+    image: str,
+    *,
+    config_verity: Digest | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+) -> Merger:
+    """Return the merged layers of an image, and no more; arguments and errors are those of `tree_of_image`."""
+    merger = Merger()
+    for layer in layers_of_image(repository, image, config_verity=config_verity, workers=workers, executor=executor):
+        merger.apply(layer)
+    return merger
 
 
 def layers_of_image(

@@ -161,11 +161,12 @@ def test_ways(described, order, cut):
 
     assert shape(merge_layers(LayerIndex("layer", batches_of(archive, cut=cut)) for archive in archives)) == wanted
     assert shape(merge_layers(LayerIndex("layer", from_stream(archive)) for archive in archives)) == wanted
-    merger = OrderedMerger([str(number) for number in range(len(archives))], keep=True)
+    merger = OrderedMerger([str(number) for number in range(len(archives))])
     for number in order:
         if number < len(archives):
             merger.add(str(number), index_of(archives[number]))
-    assert shape(merger.tree()) == shape(merger.tree()) == wanted
+    merged = merger.merged()
+    assert shape(merged.list().tree()) == shape(merged.list().tree()) == wanted
 
 
 def from_stream(archive):

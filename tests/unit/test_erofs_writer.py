@@ -2,14 +2,14 @@
 
 import gc
 import stat
+from array import array
 
 import pytest
 
-from composefs import _native
+from composefs import _columns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
-from composefs.erofs.inodes import POINTER, Shape
-from composefs.erofs.layout import place_blocks
+from composefs.erofs.inodes import PAYLOAD_SIZE, POINTER, XATTRS
 from composefs.erofs.lister import Lister
 from composefs.erofs.load import load_tree
 from composefs.erofs.reader import ErofsReader
@@ -244,12 +244,15 @@ def test_homes_of_whiteouts():
 
 def test_addresses_of_chunks_in_blocks():
     """The lower half of the block's number gives way to the chunk format, the upper one, of large images, does not."""
-    inodes = Lister(tree(Object(1 << 60, DIGEST)), 1, Dialect.RUST).inodes
-    inodes.shapes[-1] = Shape(1, ondisk.LAYOUT_CHUNKED, block_count=1, pointer=31)
+    lister = Lister(tree(Object(1 << 60, DIGEST)), 2, Dialect.RUST)
+    tree_of_c = _columns.ErofsTree(lister.inodes.records, lister.columns())
 
-    place_blocks(inodes, [len(inodes) - 1], 0x12345)
+    places = tree_of_c.place(1, None, bytes(24), 1, 0x12344 * ondisk.BLOCK, is_signed=False)
 
-    assert inodes.get(POINTER, len(inodes) - 1) == 0x1001F
+    last = len(lister.inodes) - 1
+    pointer = lister.inodes.get(POINTER, last)
+    assert places.block_count >> 16 == 1
+    assert pointer == 0x10000 | 31
 
 
 def test_versions():
@@ -386,14 +389,39 @@ def test_xxh32(data, seed, value):
     assert xxh32(data, seed) == value
 
 
+def records_of(*changes):
+    """Return inodes and columns of an empty directory and a file in it; *changes* are field, inode and value."""
+    lister = Lister(Directory(INFO, {b"f": Leaf(INFO, Inline(b"data"))}), 2, Dialect.RUST)
+    for field, inode, value in changes:
+        lister.inodes.set(field, inode, value)
+    return lister.inodes.records, lister.columns()
+
+
+def pack(records, columns, area=bytes(24), size=4096):
+    """Place and pack them."""
+    tree_of_c = _columns.ErofsTree(records, columns)
+    tree_of_c.place(2, None, area, len(area) // 24, 0, is_signed=False)
+    tree_of_c.pack(bytearray(size), area, len(area) // 24, b"")
+
+
 def test_records_that_lie():
     """C refuses records that would make it leave its buffers."""
-    good = tuple(bytes(size) for size in (64, 24, 0, 0))
-    _native.pack_erofs_inodes(bytearray(32), *good)
-    for image, records in (
-        (bytearray(31), good),
-        (bytearray(32), (good[0], b"", *good[2:])),
-        (bytearray(32), (bytes(32) + (1).to_bytes(4, "little") + bytes(28), *good[1:])),
-    ):
+    records, columns = records_of()
+    pack(records, columns)
+    numbers = {name: bytes(array("I", [value])) for name, value in (("children", 2), ("name_ends", 2))}
+    lies = [
+        (records[:80], columns, {}),
+        (records_of((PAYLOAD_SIZE, 1, 5))[0], columns, {}),
+        (records_of((XATTRS, 1, 1))[0], columns, {}),
+        (records, columns._replace(children=numbers["children"]), {}),
+        (records, columns._replace(name_ends=numbers["name_ends"]), {}),
+        (records, columns._replace(names=b""), {}),
+        (records, columns._replace(payloads=b"dat"), {}),
+        (records, columns._replace(directories=bytes(15) + b"\1"), {}),
+        (records, columns, {"area": bytes(8) + b"\1" + bytes(15)}),
+        (records, columns, {"area": b""}),
+        (records, columns, {"size": 1152}),
+    ]
+    for broken, others, options in lies:
         with pytest.raises(OSError, match="Invalid argument"):
-            _native.pack_erofs_inodes(image, *records)
+            pack(bytearray(broken), others, **options)

@@ -25,9 +25,9 @@ BIG = b"b" * 65
 def rows(archive):
     """Return path, kind, value and number of every row."""
     return [
-        (batch.path(row), Kind(batch.kinds[row]), batch.values[row], batch.numbers[row])
+        (batch.path(row), Kind(row.kind), row.value, row.number)
         for batch in batches_of(archive.end())
-        for row in range(len(batch.kinds))
+        for row in batch.each()
     ]
 
 
@@ -36,7 +36,7 @@ def stats(archive):
     found = []
     for batch in batches_of(archive.end()):
         shared = batch.stats()
-        found += [shared[number] for number in batch.stat_numbers]
+        found += [shared[row.stat] for row in batch.each()]
     return found
 
 
@@ -198,7 +198,7 @@ def test_batches(monkeypatch, size):
 
     batches = batches_of(many(300).end())
 
-    assert [len(batch.kinds) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert [batch.row_count for batch in batches[:-1]] == [size] * (len(batches) - 1)
     assert (rows(many(300)), stats(many(300))) == whole
 
 
@@ -320,4 +320,4 @@ def test_sink_is_called_in_order():
     assert found == []
     indexer.flush()
     indexer.flush()
-    assert [batch.names for batch in found] == [b"a"]
+    assert [batch.names for batch in found] == [b"a/"]

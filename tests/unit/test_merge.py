@@ -242,18 +242,18 @@ def test_any_order(order):
     archives = [base(), Archive().file(".wh.top").file("new", b"1"), Archive().file("d/f", b"2").file("top", b"2")]
     stack = ["a", "b", "c", "b"]
     wanted = merged(archives[0], archives[1], archives[2], archives[1])
-    merger = OrderedMerger(stack, keep=True)
+    merger = OrderedMerger(stack)
 
     for number in order:
         assert stack[number] not in merger
         merger.add(stack[number], index_of(archives[number].end()))
         assert stack[number] in merger
 
-    first, second = merger.tree(), merger.tree()
+    first, second = merger.merged().list().tree(), merger.merged().list().tree()
     assert described(first) == described(second) == described(wanted)
     assert first is not second
     first.entries.clear()
-    assert described(merger.tree()) == described(wanted)
+    assert described(merger.merged().list().tree()) == described(wanted)
 
 
 def test_merged_once():
@@ -265,7 +265,7 @@ def test_merged_once():
     merger.add("b", index_of(archives[1].end()))
 
     assert "a" in merger
-    assert described(merger.tree()) == described(merged(archives[0], archives[1], archives[0]))
+    assert described(merger.merged().list().tree()) == described(merged(archives[0], archives[1], archives[0]))
 
 
 def test_merged_as_they_come():

@@ -11,7 +11,7 @@ import pytest
 import composefs
 from composefs import Algorithm, Digest, FormatError, NotFoundError, TreeError, UsageError
 from composefs.erofs.writer import write_image
-from composefs.oci import erofs, importer, index, names, progress, read, work
+from composefs.oci import erofs, importer, index, missing, names, plan, progress, read, work
 from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import open_image
 from composefs.oci.names import store_json
@@ -77,10 +77,10 @@ def idle(monkeypatch):
         raise AssertionError("nothing is to be done")
 
     for place in (
-        "composefs.oci.importer.run_jobs",
-        "composefs.oci.importer.stored_layer",
+        "composefs.oci.missing.run_jobs",
+        "composefs.oci.missing.stored_layer",
         "composefs.oci.read.stored_batches",
-        "composefs.oci.erofs.write_image",
+        "composefs.oci.plain.plain_image",
         "composefs.Repository.sync",
     ):
         monkeypatch.setattr(place, forbidden)
@@ -140,7 +140,7 @@ def test_missing_layer_alone(repository, layout, monkeypatch):
     before = everything(repository)
     os.unlink(f"{repository.path}/streams/oci-layer-{first.layers[1].diff_id}")
     jobs = []
-    monkeypatch.setattr(importer, "work", lambda job: jobs.append(job) or work.work(job))
+    monkeypatch.setattr(missing, "work", lambda job: jobs.append(job) or work.work(job))
 
     again = imported(repository, layout)
 
@@ -434,8 +434,8 @@ def test_layers_that_are_there(repository, tmp_path, monkeypatch, way):
     wanted = imported(repository, layout)
     recorded = erofs._recorded_refs
     monkeypatch.setattr(erofs, "_recorded_refs", lambda *_: {})
-    options, run, jobs = {"workers": 1}, importer.run_jobs, []
-    monkeypatch.setattr(importer, "run_jobs", lambda *a, **o: jobs.extend(a[1]) or run(*a, **o))
+    options, run, jobs = {"workers": 1}, missing.run_jobs, []
+    monkeypatch.setattr(missing, "run_jobs", lambda *a, **o: jobs.extend(a[1]) or run(*a, **o))
     if way != "one by one":
         monkeypatch.setattr(read, "_POOL_COST", -1)
         options["workers"] = 2
@@ -486,7 +486,7 @@ def test_missing_stream(repository, layout, monkeypatch):
     monkeypatch.setattr(erofs, "_recorded_refs", lambda *_: {})
     streams = repository.streams
     monkeypatch.setattr(
-        importer, "find_layers", lambda _, layers: {each: streams.find(names.layer_name(each)) for each in layers}
+        plan, "find_layers", lambda _, layers: {each: streams.find(names.layer_name(each)) for each in layers}
     )
 
     with pytest.raises(NotFoundError, match=f"no object {result.layers[0].stream}, the stream of layer sha256:"):
