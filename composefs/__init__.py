@@ -6,9 +6,7 @@ result = composefs.import_image(repository, "oci:/srv/fedora:42", name="os", pro
 A name is imported when it is used: `import composefs` costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as in typing, whose import would take most of the time
 if TYPE_CHECKING:
     from composefs.digest import Algorithm, Digest
     from composefs.errors import (
@@ -71,6 +69,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     if name not in _ORIGINS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  # the commands do not need it
+
     value = getattr(import_module(_ORIGINS[name]), name)
     globals()[name] = value
     return value

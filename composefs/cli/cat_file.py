@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import re
-import shutil
 import sys
 from typing import BinaryIO
 
 from composefs.cli import options
 from composefs.cli.output import refuse_terminal
-from composefs.image import Image
 
 EXAMPLES = """\
 examples:
@@ -37,6 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write them."""
+    import shutil
+
+    from composefs.image import Image
+
     output = sys.stdout.buffer
     with options.open_repository(arguments) as repository, Image.open(repository, arguments.image) as image:
         for path in arguments.paths:

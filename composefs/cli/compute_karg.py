@@ -7,7 +7,7 @@ import json
 
 from composefs.cli import scanning
 from composefs.digest import Digest
-from composefs.transform import XattrFilter
+from composefs.xattrs import XattrFilter
 
 EXAMPLES = """\
 examples:

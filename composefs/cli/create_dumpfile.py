@@ -7,7 +7,6 @@ import argparse
 from composefs.cli import options, scanning
 from composefs.cli.output import write_bytes
 from composefs.cli.transforms import add_transforms
-from composefs.dumpfile import format_dump
 
 EXAMPLES = """\
 examples:
@@ -28,5 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write it."""
+    from composefs.dumpfile import format_dump
+
     write_bytes(format_dump(scanning.compute_tree(arguments, options.algorithm(arguments))))
     return 0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from composefs.cli import options, scanning
 from composefs.cli.transforms import add_transforms
 from composefs.digest import Digest
-from composefs.erofs.writer import write_image
-from composefs.oci.erofs import make_bootable
-from composefs.repository import Repository
-from composefs.repository.refs import check_ref
-from composefs.scan import Sharing
+
+if TYPE_CHECKING:
+    from composefs.repository import Repository
 
 EXAMPLES = """\
 examples:
@@ -34,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sharing",
         metavar="WHAT",
-        choices=[sharing.value for sharing in Sharing],
-        default=Sharing.REFLINK.value,
+        choices=("copy", "reflink", "hardlink"),
+        default="reflink",
         help="what objects share with the files: copy (nothing), reflink (blocks, the default) or hardlink (all: what "
         "is later written to a file breaks the image); a copy is made where that cannot be",
     )
@@ -44,6 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Store it, and print its id."""
+    from composefs.repository.refs import check_ref
+
     if arguments.name is not None:
         check_ref(arguments.name)
     with options.open_repository(arguments) as repository:
@@ -65,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _store(arguments: argparse.Namespace, repository: Repository) -> dict[int, Digest]:
     """Store objects and images without names; return the images by EROFS version, the default first."""
+    from composefs.erofs.writer import write_image
+    from composefs.oci.erofs import make_bootable
+    from composefs.scan import Sharing
+
     objects = repository.objects
     root = scanning.read_directory(arguments, repository.algorithm, objects, Sharing(arguments.sharing))
     if arguments.bootable:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.failure import report
 from composefs.cli.output import printable
-from composefs.cli.sources import HELP, Loaded, Transforms, load_all
 from composefs.cli.transforms import add_transforms, add_untransformed
-from composefs.collector import paused_collector
-from composefs.diff import Change, Layer, as_json, compare, explain, groups, render
 from composefs.text import counted
-from composefs.transform import XattrFilter
+from composefs.xattrs import XattrFilter
+
+if TYPE_CHECKING:
+    from composefs.cli.sources import Loaded
+    from composefs.diff import Change, Layer
 
 LIMIT = 20  # changes shown path by path; a guess at what is still read
 _EQUAL, _DIFFERENT, _TROUBLE = 0, 1, 2  # exit statuses, those of diff(1)
@@ -30,6 +31,10 @@ examples:
   composefs diff --json tag:old tag:new | jq -r '.explanations[].sentence'
 
 exit status: 0 equal, 1 different, 2 trouble"""
+HELP = (
+    "an image of the repository (id, refs/NAME or NAME), the tag of an OCI image, a directory, a dumpfile, or an EROFS "
+    "image file. What this leaves open is settled by a prefix: image:, tag: (or oci-tag:), dir:, dump: or file:"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,12 +64,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare; also a failure has its own status here, since 1 means that something differs."""
+    from composefs.collector import paused_collector
+
     with report("composefs diff"), paused_collector():
         return _compare(arguments)
     return _TROUBLE
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    import shutil
+
+    from composefs.cli.sources import Transforms, load_all
+    from composefs.diff import as_json, compare, explain, groups, render
+
     transforms = Transforms(
         container=not arguments.no_propagate_usr_to_root,
         xattrs=XattrFilter(arguments.xattrs),

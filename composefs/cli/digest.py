@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from composefs import verity
 from composefs.cli import options
 from composefs.cli.output import printable
 from composefs.digest import Algorithm
@@ -32,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line for each file."""
+    from composefs import verity
+
     algorithm = Algorithm.parse(arguments.algorithm)
     for path in arguments.files:
         with options.opened(path) as fd:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.output import write_bytes
 from composefs.dialect import Dialect
-from composefs.dumpfile import format_below
-from composefs.erofs.reader import Inode
 from composefs.errors import NotFoundError, TreeError
-from composefs.image import Image
-from composefs.image.subtree import load_subtree
-from composefs.tree import Backed, Object, object_path
+
+if TYPE_CHECKING:
+    from composefs.erofs.reader import Inode
+    from composefs.image import Image
 
 EXAMPLES = """\
 examples:
@@ -39,6 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe them."""
+    from composefs.dumpfile import format_below
+    from composefs.image import Image
+    from composefs.image.subtree import load_subtree
+
     with (
         options.open_repository(arguments) as repository,
         Image.open(repository, arguments.image, dialect=Dialect.RUST) as image,
@@ -72,6 +76,8 @@ def _find(image: Image, path: bytes) -> Inode:
 
 
 def _backing_path(image: Image, path: bytes, inode: Inode) -> bytes:
+    from composefs.tree import Backed, Object, object_path
+
     if inode.type == stat.S_IFDIR:
         raise TreeError(path, "is a directory")
     content = image.reader.content(inode)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.failure import DONE, FAILED
 from composefs.cli.output import printable
 from composefs.errors import UsageError
-from composefs.image import Extraction, Image, extract
 from composefs.text import counted
+
+if TYPE_CHECKING:
+    from composefs.image import Extraction
 
 EXAMPLES = """\
 examples:
@@ -51,6 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy them, and say what could not be restored."""
+    from composefs.image import Image, extract
+
     if not arguments.target:
         raise UsageError("TARGET is empty")
     with options.open_repository(arguments) as repository, Image.open(repository, arguments.image) as image:
@@ -79,6 +83,8 @@ def _describe(result: Extraction) -> str:
 
 
 def _as_json(result: Extraction) -> dict[str, object]:
+    import dataclasses
+
     shortfalls = [
         dataclasses.asdict(shortfall) | {"reason": os.strerror(shortfall.reason)} for shortfall in result.shortfalls
     ]

@@ -6,20 +6,20 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
 
 from composefs.cli.output import printable
 from composefs.errors import ComposefsError, IntegrityError, UsageError
 
+TYPE_CHECKING = False  # as in __init__.py, which imports this early
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
 DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
 
-_STOPS: dict[int, Any] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}  # with what Python does
+# With what Python does.
+_STOPS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run it again; what was stored is kept",
@@ -32,7 +32,6 @@ _REMEDIES = {
 }
 
 
-@dataclass
 class Outcome:
     """What a command came to."""
 

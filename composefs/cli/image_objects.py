@@ -7,8 +7,6 @@ import json
 
 from composefs.cli import options
 from composefs.digest import Algorithm, Digest
-from composefs.erofs.check import check_structure, collect_objects
-from composefs.image import Image
 
 EXAMPLES = """\
 examples:
@@ -31,6 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
+    from composefs.erofs.check import check_structure, collect_objects
+    from composefs.image import Image
+
     with options.open_repository(arguments) as repository, Image.open(repository, arguments.image) as image:
         check_structure(image.reader)
         objects = [str(Digest(_ALGORITHMS[len(raw)], raw)) for raw in sorted(collect_objects(image.reader))]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from composefs.cli import importing, options
 from composefs.digest import Algorithm
 from composefs.errors import RepositoryError
-from composefs.oci.importer import find_image
-from composefs.repository import Repository
-from composefs.repository.refs import encode_tag
+
+if TYPE_CHECKING:
+    from composefs.repository import Repository
 
 DESCRIPTION = """\
 Import an OCI image into a composefs repository, every digest checked: those of
@@ -48,6 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Import, and print what became of it."""
+    from composefs.repository.refs import encode_tag
+
     encode_tag(arguments.name if arguments.name is not None else arguments.reference)  # before anything is made
     with _open_repository(arguments) as repository:
         result = importing.run(arguments, repository)
@@ -65,6 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open_repository(arguments: argparse.Namespace) -> Repository:
     """Return the chosen repository, made if it is missing and the image is not."""
+    from composefs.oci.importer import find_image
+    from composefs.repository import Repository
+
     path = options.repository_path(arguments)
     wanted = Algorithm.parse(arguments.algorithm) if arguments.algorithm is not None else None
     if not arguments.no_repo and not Repository.exists(path):

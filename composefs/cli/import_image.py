@@ -6,10 +6,7 @@ import argparse
 import sys
 
 from composefs.cli import options
-from composefs.erofs.reader import ErofsReader
-from composefs.erofs.superblock import IMAGE_MAX
 from composefs.errors import FormatError, UsageError
-from composefs.repository.refs import check_ref
 
 EXAMPLES = """\
 examples:
@@ -28,6 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Store it."""
+    from composefs.erofs.reader import ErofsReader
+    from composefs.erofs.superblock import IMAGE_MAX
+    from composefs.repository.refs import check_ref
+
     check_ref(arguments.name)
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("the image comes on standard input: redirect it from a file or a pipe")

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
-from composefs.cli.oci_options import counts, erofs_json
 from composefs.cli.output import printable
-from composefs.cli.progress import listener
-from composefs.digest import Digest
 from composefs.errors import NotFoundError
-from composefs.oci.importer import ImportResult, import_image
-from composefs.oci.manifest import Platform
-from composefs.repository import Repository
+
+if TYPE_CHECKING:
+    from composefs.digest import Digest
+    from composefs.oci.importer import ImportResult
+    from composefs.oci.manifest import Platform
+    from composefs.repository import Repository
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that both have."""
     parser.add_argument("--bootable", action="store_true", help="also make the image for booting")
     parser.add_argument(
-        "--workers", type=options.positive, metavar="N", help="layers at the same time (default: one for each CPU)"
+        "--workers",
+        type=options.positive,
+        metavar="N",
+        help="layers at the same time (default: one for each CPU, fewer where one large layer takes the longest)",
     )
     parser.add_argument(
         "--platform", metavar="OS/ARCH[/VARIANT]", help="which image of several (default: this machine's)"
@@ -42,12 +44,20 @@ def platform(arguments: argparse.Namespace) -> Platform | None:
     Raises:
         UsageError: it is none.
     """
+    from composefs.oci.manifest import Platform
+
     return Platform.parse(arguments.platform) if arguments.platform is not None else None
 
 
 def run(arguments: argparse.Namespace, repository: Repository, expected_digest: Digest | None = None) -> ImportResult:
     """Import the image, and show how that goes."""
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if arguments.quiet else logging.WARNING)
+    from composefs.cli.progress import listener
+    from composefs.oci.importer import import_image
+
+    if arguments.quiet:  # otherwise warnings are printed, which is what logging does on its own
+        import logging
+
+        logging.basicConfig(level=logging.ERROR)
     with listener("none" if arguments.quiet else arguments.progress) as progress:
         return import_image(
             repository,
@@ -88,6 +98,10 @@ def print_result(result: ImportResult) -> None:
 
 def print_json(result: ImportResult) -> None:
     """Print the result as one JSON object."""
+    import json
+
+    from composefs.cli.oci_options import counts, erofs_json
+
     value = {
         "manifest": result.manifest,
         "config": result.config,

@@ -11,15 +11,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
-from composefs import verity
 from composefs.cli import options
 from composefs.cli.output import write_bytes
 from composefs.digest import Algorithm, Digest
-from composefs.dumpfile import count_names, format_below, format_dump
-from composefs.erofs.load import load_tree
 from composefs.errors import UsageError
-from composefs.tree import Directory, Leaf, Object, Symlink, nodes, object_path, walk
+
+if TYPE_CHECKING:
+    from composefs.tree import Directory, Leaf
 
 EXAMPLES = """\
 examples:
@@ -92,18 +92,24 @@ def _add_options(parser: argparse.ArgumentParser, prefix: str, where: str) -> No
 
 
 def _load(path: str) -> Directory:
+    from composefs.erofs.load import load_tree
+
     with open(path, "rb") as file:
         return load_tree(file.read(), path)
 
 
 def _filtered(root: Directory, filters: Sequence[bytes]) -> Directory:
     """Return *root* with the entries named by *filters* only, if there are any."""
+    from composefs.tree import Directory
+
     if not filters:
         return root
     return Directory(root.stat, {name: node for name, node in root.entries.items() if name in filters})
 
 
 def _list(root: Directory) -> Iterator[bytes]:
+    from composefs.tree import Directory, Object, Symlink, object_path, walk
+
     seen: set[Leaf] = set()
     for path, node in islice(walk(root), 1, None):
         line = _escape(path)
@@ -120,6 +126,8 @@ def _list(root: Directory) -> Iterator[bytes]:
 
 def _dump(root: Directory, filters: Sequence[bytes]) -> Iterator[bytes]:
     """Yield the lines of the dump; what is filtered out counts in those of the root and of hard links."""
+    from composefs.dumpfile import count_names, format_below, format_dump
+
     if not filters:
         return format_dump(root)
     lines = format_below(_filtered(root, filters), b"/", count_names(root))
@@ -129,6 +137,8 @@ def _dump(root: Directory, filters: Sequence[bytes]) -> Iterator[bytes]:
 
 def _objects(root: Directory) -> set[bytes]:
     """Return the paths of the objects that fs-verity protects."""
+    from composefs.tree import Leaf, Object, nodes, object_path
+
     leaves = (node for node in nodes(root) if isinstance(node, Leaf))
     return {object_path(leaf.content.digest) for leaf in leaves if isinstance(leaf.content, Object)}
 
@@ -145,6 +155,8 @@ def _print_missing(arguments: argparse.Namespace, filters: Sequence[bytes]) -> N
 
 
 def _measure(path: str) -> Digest:
+    from composefs import verity
+
     with options.opened(path) as fd:
         return verity.measure(fd, Algorithm.SHA256) or verity.compute_file_digest(fd, Algorithm.SHA256)
 

@@ -7,10 +7,8 @@ import os
 
 from composefs.cli import options
 from composefs.digest import Algorithm
+from composefs.erofs import VERSIONS
 from composefs.errors import UsageError
-from composefs.repository import Repository
-from composefs.repository.meta import EROFS_VERSIONS
-from composefs.repository.meta import NAME as META
 
 EXAMPLES = """\
 examples:
@@ -37,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--erofs-version",
         type=int,
-        choices=EROFS_VERSIONS,
+        choices=VERSIONS,
         default=argparse.SUPPRESS,  # the option of that name before the command holds, too
         help="of its images (default: 1)",
     )
@@ -59,6 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it, and say what it is."""
+    from composefs.repository import Repository
+
     if arguments.path == "":
         raise UsageError("PATH is empty")
     path = arguments.path or options.repository_path(arguments)
@@ -83,6 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ensure(path: str) -> int:
+    from composefs.repository import Repository
+    from composefs.repository.meta import NAME as META
+
     is_old = not os.path.lexists(os.path.join(path, META))
     with Repository.open(path):
         pass

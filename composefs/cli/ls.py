@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import stat
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
-from composefs.erofs.reader import Inode
-from composefs.image import Image
-from composefs.image.contents import digest_of
-from composefs.image.walking import walk_inodes
 from composefs.text import printable
-from composefs.tree import Backed, Object, Symlink
+
+if TYPE_CHECKING:
+    from composefs.cli.listing import Found
+    from composefs.image import Image
 
 EXAMPLES = """\
 examples:
@@ -31,19 +26,7 @@ examples:
 Times are UTC. Names are shown as UTF-8, with escapes for what cannot be:
 \\xHH, and \\\\ for a backslash."""
 
-Found: TypeAlias = tuple[bytes, Inode]  # path from the root
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GAP = 2  # blanks between columns
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,13 +42,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
+    from composefs.cli.listing import line, print_json
+    from composefs.image import Image
+
     with options.open_repository(arguments) as repository, Image.open(repository, arguments.image) as image:
         found = _find(image, arguments.path, recursive=arguments.recursive)
         if arguments.json:
-            _print_json(image, found)
+            print_json(image, found)
         elif arguments.long:
             for path, inode in found:
-                print(_line(image, inode, path if arguments.recursive else os.path.basename(path) or path))
+                print(line(image, inode, path if arguments.recursive else os.path.basename(path) or path))
         elif arguments.recursive:
             for path, _ in found:
                 print(printable(path))
@@ -76,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find(image: Image, path: str, *, recursive: bool) -> Iterator[Found]:
     """Yield what is to be listed: what is in the directory *path*, a link to one included, or just what it is."""
+    from composefs.image.walking import walk_inodes
+
     place = image.find(path, follow_symlinks=False)
     if place.inode.type == stat.S_IFLNK:
         with suppress(OSError):  # a link that leads nowhere can be listed, too
@@ -92,72 +80,10 @@ def _find(image: Image, path: str, *, recursive: bool) -> Iterator[Found]:
 
 def _print_names(names: Sequence[str]) -> None:
     """Print *names*: a line each, or on a terminal in columns, from the top downwards."""
+    import shutil
+
     width = max(map(len, names), default=0) + _GAP
     columns = max(1, (shutil.get_terminal_size().columns + _GAP) // width) if sys.stdout.isatty() else 1
     rows = -(-len(names) // columns)
     for row in range(rows):
         print("".join(name.ljust(width) for name in names[row::rows]).rstrip())
-
-
-def _line(image: Image, inode: Inode, name: bytes) -> str:
-    """Return the long line of *inode*."""
-    info = image.stat_inode(inode)
-    size = _device(info.st_rdev) if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode) else str(info.st_size)
-    text = printable(name)
-    if stat.S_ISLNK(info.st_mode):
-        text += f" -> {printable(image.readlink_inode(inode))}"
-    mode, time = stat.filemode(info.st_mode), _time(info.st_mtime_ns // 1_000_000_000)
-    return f"{mode} {info.st_nlink:>3} {info.st_uid:>5} {info.st_gid:>5} {size:>11} {time} {text}"
-
-
-def _print_json(image: Image, found: Iterator[Found]) -> None:
-    """Print an object of all *found*, one by one, since there may be many."""
-    print("{")
-    print(f'  "image": "{image.id}",')
-    print('  "entries": [', end="")
-    separator = "\n"
-    for path, inode in found:
-        print(separator + textwrap.indent(json.dumps(_as_json(image, path, inode), indent=2), "    "), end="")
-        separator = ",\n"
-    print("\n  ]\n}" if separator == ",\n" else "]\n}")
-
-
-def _as_json(image: Image, path: bytes, inode: Inode) -> dict[str, object]:
-    info = image.stat_inode(inode)
-    xattrs = image.reader.node_stat(inode).xattrs
-    entry: dict[str, object] = {
-        "path": printable(path),
-        "type": _TYPES[stat.S_IFMT(info.st_mode)],
-        "mode": f"{stat.S_IMODE(info.st_mode):04o}",
-        "links": info.st_nlink,
-        "inode": info.st_ino,
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-        "size": info.st_size,
-        "mtime": info.st_mtime_ns // 1_000_000_000,
-        "nanoseconds": info.st_mtime_ns % 1_000_000_000,
-        "xattrs": {printable(name): printable(xattrs[name]) for name in sorted(xattrs)},
-    }
-    if inode.type == stat.S_IFDIR:
-        return entry
-    content = image.reader.content(inode)
-    if isinstance(content, Symlink):
-        entry["target"] = printable(content.target)
-    elif isinstance(content, Object | Backed):
-        digest = digest_of(content)
-        entry["digest"] = None if digest is None else str(digest)
-    elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-        entry["device"] = _device(info.st_rdev)
-    return entry
-
-
-def _device(rdev: int) -> str:
-    return f"{os.major(rdev)}:{os.minor(rdev)}"
-
-
-def _time(seconds: int) -> str:
-    """Return the time *seconds* after the epoch, as text of always the same width if it is in one of our years."""
-    try:
-        return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S}"
-    except OverflowError:
-        return f"@{seconds}"

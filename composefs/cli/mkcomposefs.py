@@ -13,18 +13,18 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.output import refuse_terminal, standard_input, write_bytes
 from composefs.dialect import Dialect
 from composefs.digest import Algorithm
-from composefs.dumpfile import Dump, parse_dump, read_lines
-from composefs.erofs.writer import has_whiteout, write_image
 from composefs.errors import UsageError
-from composefs.repository.objects import ObjectStore
-from composefs.scan import Xattrs, scan_directory
-from composefs.tree import Directory, nodes
-from composefs.verity import compute_digest
+
+if TYPE_CHECKING:
+    from composefs.dumpfile import Dump
+    from composefs.repository.objects import ObjectStore
+    from composefs.tree import Directory
 
 EXAMPLES = """\
 examples:
@@ -69,6 +69,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it."""
+    from composefs.dumpfile import Dump
+    from composefs.erofs.writer import write_image
+    from composefs.verity import compute_digest
+
     _check(arguments)
     dump = _read_dump(arguments) if arguments.from_file else Dump(_scan(arguments), {})
     version = choose_version(dump.root, arguments.min_version, arguments.max_version)
@@ -87,6 +91,8 @@ def choose_version(root: Directory, lowest: int | None, highest: int | None) -> 
 
     Version 1 is needed for whiteouts to survive in a stack of images; it is chosen only if there are some.
     """
+    from composefs.erofs.writer import has_whiteout
+
     if lowest is None and highest is None:
         highest = 1
     if lowest == 1 or not highest:
@@ -141,6 +147,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _read_dump(arguments: argparse.Namespace) -> Dump:
+    from composefs.dumpfile import parse_dump, read_lines
+
     strict = STRICT in os.environ
     if arguments.source == _STANDARD:
         return parse_dump(read_lines(standard_input()), "standard input", dialect=Dialect.C, strict=strict)
@@ -151,6 +159,8 @@ def _read_dump(arguments: argparse.Namespace) -> Dump:
 @contextmanager
 def _open_store(path: str | None) -> Iterator[ObjectStore | None]:
     """Open the directory *path* as a store of objects, and make it if it is missing."""
+    from composefs.repository.objects import ObjectStore
+
     if path is None:
         yield None
         return
@@ -165,6 +175,9 @@ def _open_store(path: str | None) -> Iterator[ObjectStore | None]:
 
 
 def _scan(arguments: argparse.Namespace) -> Directory:
+    from composefs.scan import Xattrs, scan_directory
+    from composefs.tree import nodes
+
     xattrs = Xattrs.USER if arguments.user_xattrs else Xattrs.NONE if arguments.skip_xattrs else Xattrs.ALL
     with _open_store(arguments.digest_store) as store:
         root = scan_directory(

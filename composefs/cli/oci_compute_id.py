@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from composefs import verity
 from composefs.cli import options
-from composefs.cli.oci_options import add_tree, erofs_version, read_tree
-from composefs.collector import paused_collector
-from composefs.erofs.writer import write_image
+from composefs.cli.oci_options import add_tree, erofs_version, merge
 
 EXAMPLES = """\
 examples:
@@ -30,11 +27,21 @@ of the format that the repository is set to. Nothing is stored."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
+    from composefs import verity
+    from composefs.collector import paused_collector
+    from composefs.erofs.writer import write_image
+    from composefs.oci.erofs import bootable_tree
+    from composefs.oci.plain import plain_image
+    from composefs.xattrs import XattrFilter
+
     with paused_collector(), options.open_repository(arguments) as repository:
-        tree = read_tree(arguments, repository)
+        merger, xattrs = merge(arguments, repository), XattrFilter(arguments.xattrs)
         version = erofs_version(arguments, repository)
-        digest = verity.compute_digest(write_image(tree, version), repository.algorithm)
-        del tree  # or the collector walks it when it wakes
+        if arguments.bootable:
+            image = write_image(bootable_tree(repository, merger, xattrs), version)
+        else:
+            image = plain_image(merger, version, xattrs)
+        digest = verity.compute_digest(image, repository.algorithm)
     if arguments.json:
         value = {"id": digest.hex, "algorithm": digest.algorithm.value, "erofs_version": version}
         print(json.dumps(value, indent=2))

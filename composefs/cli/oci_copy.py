@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.oci_options import counts, erofs_json, say_which
 from composefs.cli.output import printable
 from composefs.errors import UsageError
-from composefs.oci.copy import CopyResult, copy_image
-from composefs.oci.tags import NamedBy
-from composefs.repository import Repository
+
+if TYPE_CHECKING:
+    from composefs.oci.copy import CopyResult
 
 EXAMPLES = """\
 examples:
@@ -47,6 +48,10 @@ is not copied, and EROFS images are made anew."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy it."""
+    from composefs.oci.copy import copy_image
+    from composefs.oci.tags import NamedBy
+    from composefs.repository import Repository
+
     if not arguments.source:
         raise UsageError("--from needs a path")
     with (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
-from composefs.cli.oci_options import add_tree, read_tree
+from composefs.cli.oci_options import add_tree, merge
 from composefs.cli.output import write_bytes
-from composefs.collector import paused_collector
-from composefs.dumpfile import format_dump
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES = """\
 examples:
@@ -28,9 +30,18 @@ EROFS image holds."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
+    from composefs.collector import paused_collector
+    from composefs.dumpfile import format_dump
+    from composefs.oci.erofs import bootable_tree
+    from composefs.oci.plain import plain_dump
+    from composefs.xattrs import XattrFilter
+
     with paused_collector():
         with options.open_repository(arguments) as repository:
-            tree = read_tree(arguments, repository)
-        write_bytes(format_dump(tree))
-        del tree  # or the collector walks it when it wakes: a tenth of all the time
+            merger, xattrs = merge(arguments, repository), XattrFilter(arguments.xattrs)
+            if arguments.bootable:
+                pieces: Iterator[bytes | memoryview] = format_dump(bootable_tree(repository, merger, xattrs))
+            else:
+                pieces = plain_dump(merger, xattrs)
+        write_bytes(pieces)
     return 0

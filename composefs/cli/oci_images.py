@@ -7,7 +7,6 @@ import json
 
 from composefs.cli import options
 from composefs.cli.output import SHORT_DIGEST, print_table
-from composefs.oci.images import list_images
 
 EXAMPLES = """\
 examples:
@@ -24,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
+    from composefs.oci.images import list_images
+
     with options.open_repository(arguments) as repository:
         images = list(list_images(repository))
     if arguments.json:

@@ -9,11 +9,6 @@ import sys
 from composefs.cli import options
 from composefs.cli.oci_options import counts
 from composefs.errors import UsageError
-from composefs.oci.archive import import_archive
-from composefs.oci.names import find_layer
-from composefs.oci.tags import parse_digest
-from composefs.repository.refs import check_ref
-from composefs.splitstream import ContentType
 
 EXAMPLES = """\
 examples:
@@ -35,6 +30,12 @@ layer that is there already is not read again."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Import it."""
+    from composefs.oci.archive import import_archive
+    from composefs.oci.names import find_layer
+    from composefs.oci.tags import parse_digest
+    from composefs.repository.refs import check_ref
+    from composefs.splitstream import ContentType
+
     diff_id = parse_digest(arguments.diff_id)
     if arguments.name is not None:
         check_ref(arguments.name)

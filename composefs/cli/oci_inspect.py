@@ -8,8 +8,6 @@ import json
 from composefs.cli import options
 from composefs.cli.oci_options import add_image, erofs_version, say_which
 from composefs.cli.output import write_bytes
-from composefs.oci.images import open_image
-from composefs.oci.tags import NamedBy
 
 EXAMPLES = """\
 examples:
@@ -35,6 +33,9 @@ that the repository is set to."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
+    from composefs.oci.images import open_image
+    from composefs.oci.tags import NamedBy
+
     with options.open_repository(arguments) as repository:
         say_which(repository, arguments.image, usual=NamedBy.MANIFEST)
         image = open_image(repository, arguments.image)

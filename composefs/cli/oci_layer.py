@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from composefs.cli import options
 from composefs.cli.output import refuse_terminal, write_bytes
-from composefs.dumpfile import format_entry, format_hard_link
 from composefs.errors import NotFoundError
-from composefs.oci.index import read_entries
-from composefs.oci.names import layer_name
-from composefs.oci.tags import parse_digest
-from composefs.oci.trees import layer_entries
-from composefs.oci.work import layer_label
-from composefs.repository import Repository
-from composefs.repository.streams import OpenStream
-from composefs.splitstream import ContentType
-from composefs.tar import INLINE_MAX, REGULAR
+
+if TYPE_CHECKING:
+    from composefs.repository import Repository
+    from composefs.repository.streams import OpenStream
 
 EXAMPLES = """\
 examples:
@@ -41,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write it."""
+    from composefs.oci.tags import parse_digest
+
     diff_id = parse_digest(arguments.diff_id)
     if not arguments.dumpfile and not arguments.json:
         refuse_terminal("a tar archive")
@@ -56,17 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open(repository: Repository, diff_id: str) -> OpenStream:
+    from composefs.oci.names import layer_name
+    from composefs.splitstream import ContentType
+
     if repository.streams.find(layer_name(diff_id)) is None:
         raise NotFoundError(f"{repository.path}: no layer {diff_id}")
     return repository.streams.open(layer_name(diff_id), ContentType.LAYER)
 
 
 def _lines(repository: Repository, diff_id: str) -> Iterator[bytes]:
+    from composefs.dumpfile import format_entry, format_hard_link
+    from composefs.oci.trees import layer_entries
+
     for path, stat, content, target in layer_entries(repository, diff_id):
         yield format_entry(path, stat, content) if target is None else format_hard_link(path, target)
 
 
 def _facts(repository: Repository, diff_id: str) -> dict[str, object]:
+    from composefs.oci.index import read_entries
+    from composefs.oci.work import layer_label
+    from composefs.tar import INLINE_MAX, REGULAR
+
     count = external_size = 0
     with _open(repository, diff_id) as stream:
         for entry, _ in read_entries(stream.reader, layer_label(diff_id)):

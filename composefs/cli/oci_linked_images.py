@@ -7,7 +7,6 @@ import json
 
 from composefs.cli import options
 from composefs.cli.oci_options import parse_id
-from composefs.oci.images import linked_images
 
 EXAMPLES = """\
 examples:
@@ -26,6 +25,8 @@ image ID belongs, itself among them. The OCI image need not have a tag."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them."""
+    from composefs.oci.images import linked_images
+
     with options.open_repository(arguments) as repository:
         images = linked_images(repository, parse_id(repository, arguments.id))
     found = [

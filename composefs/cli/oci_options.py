@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from composefs.cli.transforms import add_transforms
 from composefs.digest import Digest
 from composefs.errors import RepositoryError
-from composefs.oci.importer import ImportStats
-from composefs.oci.slots import ErofsImage
-from composefs.oci.tags import NamedBy, find
-from composefs.oci.trees import tree_of_image
-from composefs.repository import Repository
-from composefs.transform import XattrFilter
-from composefs.tree import Directory
+
+if TYPE_CHECKING:
+    from composefs.oci.importer import ImportStats
+    from composefs.oci.merge import Merger
+    from composefs.oci.slots import ErofsImage
+    from composefs.oci.tags import NamedBy
+    from composefs.repository import Repository
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,8 @@ def say_which(repository: Repository, image: str, usual: NamedBy) -> None:
     Raises:
         UsageError, NotFoundError, FormatError, IntegrityError: as `composefs.oci.tags.find`.
     """
+    from composefs.oci.tags import NamedBy, find
+
     found = find(repository, image)
     if found.by is NamedBy.CONFIG is not usual:
         print(f"{found.config} is a config, of manifest {found.manifest or '(none)'}", file=sys.stderr)
@@ -47,17 +50,15 @@ def add_tree(parser: argparse.ArgumentParser) -> None:
     add_transforms(parser)
 
 
-def read_tree(arguments: argparse.Namespace, repository: Repository) -> Directory:
-    """Return the tree that the arguments of `add_tree` want; errors are those of `tree_of_image`."""
+def merge(arguments: argparse.Namespace, repository: Repository) -> Merger:
+    """Return the merged layers of the image that the arguments of `add_tree` are about; errors are `merge_image`'s."""
+    from composefs.oci.tags import NamedBy
+    from composefs.oci.trees import merge_image
+
     say_which(repository, arguments.image, usual=NamedBy.CONFIG)
     verity = arguments.config_verity
-    return tree_of_image(
-        repository,
-        arguments.image,
-        xattrs=XattrFilter(arguments.xattrs),
-        bootable=arguments.bootable,
-        config_verity=parse_id(repository, verity) if verity is not None else None,
-    )
+    config_verity = parse_id(repository, verity) if verity is not None else None
+    return merge_image(repository, arguments.image, config_verity=config_verity)
 
 
 def erofs_version(arguments: argparse.Namespace, repository: Repository) -> int:

@@ -7,7 +7,6 @@ import json
 
 from composefs.cli import options
 from composefs.cli.output import printable
-from composefs.oci.tags import tag_image
 
 EXAMPLES = """\
 examples:
@@ -26,6 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tag it."""
+    from composefs.oci.tags import tag_image
+
     with options.open_repository(arguments) as repository:
         manifest = tag_image(repository, arguments.image, arguments.name)
     if arguments.json:

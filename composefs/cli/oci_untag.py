@@ -6,7 +6,6 @@ import argparse
 
 from composefs.cli import options
 from composefs.cli.output import printable
-from composefs.oci.tags import untag_image
 
 EXAMPLES = """\
 examples:
@@ -24,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove it."""
+    from composefs.oci.tags import untag_image
+
     with options.open_repository(arguments) as repository:
         untag_image(repository, arguments.name)
     print(f"Removed tag {printable(arguments.name)}")

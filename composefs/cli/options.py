@@ -6,11 +6,14 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from composefs.digest import Algorithm
+from composefs.erofs import VERSIONS
 from composefs.errors import ComposefsError, RepositoryError, UsageError
-from composefs.repository import SYSTEM_PATH, Repository, user_path
-from composefs.repository.meta import EROFS_VERSIONS
+
+if TYPE_CHECKING:
+    from composefs.repository import Repository
 
 HASHES = {algorithm.hash_name: algorithm for algorithm in Algorithm}
 
@@ -31,7 +34,7 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--erofs-version",
         type=int,
-        choices=EROFS_VERSIONS,
+        choices=VERSIONS,
         help="format of the images made by this call (default: what the repository is set to)",
     )
     group.add_argument("--require-verity", action="store_true", help="fail unless fs-verity is required there")
@@ -42,6 +45,8 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
 
 def repository_path(arguments: argparse.Namespace) -> str:
     """Return the path of the repository that *arguments* choose."""
+    from composefs.repository import SYSTEM_PATH, user_path
+
     if arguments.repo is not None:
         if not arguments.repo:
             raise UsageError("--repo needs a path")
@@ -60,6 +65,8 @@ def open_repository(arguments: argparse.Namespace) -> Repository:
     Raises:
         RepositoryError: it has another algorithm, or no fs-verity where that is asked for.
     """
+    from composefs.repository import Repository
+
     if arguments.no_repo:
         raise UsageError("--no-repo is only for commands that compute: compute-id, compute-karg, create-dumpfile")
     path = repository_path(arguments)
@@ -73,6 +80,8 @@ def open_repository(arguments: argparse.Namespace) -> Repository:
 
 def algorithm(arguments: argparse.Namespace) -> Algorithm:
     """Return the algorithm for a command that needs no repository: as told, as in the chosen repository, or SHA-512."""
+    from composefs.repository import Repository
+
     if arguments.hash is not None:
         return HASHES[arguments.hash]
     if not arguments.no_repo:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO
 
 from composefs.errors import UsageError
+
+TYPE_CHECKING = False  # as in __init__.py, which imports this early
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import BinaryIO
 
 SHORT_DIGEST = 12  # hexadecimal digits of a digest in a table
 _GAP = "  "
@@ -55,6 +57,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if sys.stdout.isatty():
+        import shutil
+
         excess = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
         if excess > 0:
             widths[0] = max(widths[0] - excess, len(header[0]))

@@ -123,7 +123,7 @@ class _Bars:
 
 @contextmanager
 def _bars() -> Iterator[Listener]:
-    from rich import console, progress  # noqa: PLC0415  # takes 50 ms, and only bars need it
+    from rich import console, progress  # takes 50 ms, and only bars need it
 
     with progress.Progress(
         progress.TextColumn("{task.description:<12}"),

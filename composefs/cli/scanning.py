@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from composefs.boot import transform_for_boot_from_directory
 from composefs.cli import options
 from composefs.cli.transforms import add_untransformed
-from composefs.collector import paused_collector
 from composefs.digest import Algorithm, Digest
-from composefs.erofs.writer import write_image
 from composefs.errors import NotFoundError, UsageError
-from composefs.repository.objects import ObjectStore
-from composefs.scan import Sharing, scan_directory
-from composefs.transform import XattrFilter, transform_for_oci
-from composefs.tree import Directory
-from composefs.verity import compute_digest
+from composefs.xattrs import XattrFilter
+
+if TYPE_CHECKING:
+    from composefs.repository.objects import ObjectStore
+    from composefs.scan import Sharing
+    from composefs.tree import Directory
 
 NO_ROOT_REMEDY = "for what is no root file system there is --no-propagate-usr-to-root"
 EROFS_VERSION = 1  # of an image that is only computed, whatever a repository is set to
@@ -34,13 +33,19 @@ def read_directory(
     arguments: argparse.Namespace,
     algorithm: Algorithm,
     store: ObjectStore | None = None,
-    sharing: Sharing = Sharing.REFLINK,
+    sharing: Sharing | None = None,
 ) -> Directory:
     """Return the tree of the directory, as the image of a container has it, but not yet bootable."""
+    from composefs.collector import paused_collector
+    from composefs.scan import Sharing, scan_directory
+    from composefs.transform import transform_for_oci
+
     if not arguments.path:
         raise UsageError("PATH is empty")
     with paused_collector():
-        root = scan_directory(arguments.path, algorithm, store=store, sharing=sharing, workers=arguments.workers)
+        root = scan_directory(
+            arguments.path, algorithm, store=store, sharing=sharing or Sharing.REFLINK, workers=arguments.workers
+        )
     if not arguments.no_propagate_usr_to_root:
         try:
             transform_for_oci(root, XattrFilter(arguments.xattrs))
@@ -52,6 +57,8 @@ def read_directory(
 
 def compute_tree(arguments: argparse.Namespace, algorithm: Algorithm) -> Directory:
     """Return the tree of the directory as the arguments want it; nothing is stored."""
+    from composefs.boot import transform_for_boot_from_directory
+
     root = read_directory(arguments, algorithm)
     if arguments.bootable:
         transform_for_boot_from_directory(root, arguments.path)
@@ -60,6 +67,9 @@ def compute_tree(arguments: argparse.Namespace, algorithm: Algorithm) -> Directo
 
 def compute_image(arguments: argparse.Namespace) -> tuple[Digest, int]:
     """Return the digest of the image of the directory, and its version; nothing is stored."""
+    from composefs.erofs.writer import write_image
+    from composefs.verity import compute_digest
+
     algorithm = options.algorithm(arguments)
     version = EROFS_VERSION if arguments.erofs_version is None else arguments.erofs_version
     return compute_digest(write_image(compute_tree(arguments, algorithm), version), algorithm), version

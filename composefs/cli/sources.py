@@ -31,14 +31,11 @@ from composefs.oci.trees import layers_of_image
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.scan import scan_directory
-from composefs.transform import XattrFilter, transform_for_oci
+from composefs.transform import transform_for_oci
 from composefs.tree import Backed, Directory, Leaf, Object, nodes
 from composefs.verity import compute_digest
+from composefs.xattrs import XattrFilter
 
-HELP = (
-    "an image of the repository (id, refs/NAME or NAME), the tag of an OCI image, a directory, a dumpfile, or an EROFS "
-    "image file. What this leaves open is settled by a prefix: image:, tag: (or oci-tag:), dir:, dump: or file:"
-)
 STDIN = "-"
 
 
@@ -132,7 +129,7 @@ def load_all(arguments: argparse.Namespace, names: Sequence[str], transforms: Tr
 
     Args:
         arguments: choose the repository, `hash` and `workers`.
-        names: as `HELP` says.
+        names: as `composefs.cli.diff.HELP` says.
         transforms: what to do with directories and OCI images.
 
     Raises:
@@ -162,7 +159,7 @@ def find(text: str, repository: Repository | None) -> Source:
     """Return what *text* means; errors are those of `load_all`.
 
     Args:
-        text: as `HELP` says.
+        text: as `composefs.cli.diff.HELP` says.
         repository: where images and tags are; None: there is none.
     """
     prefix, colon, rest = text.partition(":")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from composefs.transform import XattrFilter
+from composefs.xattrs import XattrFilter
 
 
 def add_transforms(parser: argparse._ActionsContainer) -> None:

@@ -20,8 +20,8 @@ from composefs.diff.compare import HARD_LINK, LABEL, LINK_COUNT, TIME_FIELDS, XA
 from composefs.diff.rewrite import Rewrite, stats
 from composefs.digest import Algorithm
 from composefs.text import printable
-from composefs.transform import XattrFilter
 from composefs.tree import Directory, Leaf, is_whiteout
+from composefs.xattrs import XattrFilter
 
 _T = TypeVar("_T")
 _LABEL_FIELD = XATTR + printable(LABEL)

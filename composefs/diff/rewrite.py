@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 from composefs.diff.compare import LABEL
 from composefs.digest import Algorithm
-from composefs.transform import XattrFilter, transform_for_oci
+from composefs.transform import transform_for_oci
 from composefs.tree import NO_XATTRS, Backed, Content, Directory, Inline, Leaf, Object, Stat, is_whiteout
 from composefs.verity import compute_digest
+from composefs.xattrs import XattrFilter
 
 Rewrite: TypeAlias = Callable[[Directory], Directory]
 StatRewrite: TypeAlias = Callable[[Stat], Stat]

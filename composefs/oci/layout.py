@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform as host
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +42,8 @@ _DEFAULT_VARIANTS = {"arm64": "v8", "amd64": "v1", "arm": "v7"}  # what no varia
 
 def host_platform() -> Platform:
     """Return the platform of this machine."""
-    architecture, variant = _ARCHITECTURES.get(host.machine(), (host.machine(), None))
+    machine = os.uname().machine
+    architecture, variant = _ARCHITECTURES.get(machine, (machine, None))
     return Platform("linux", architecture, variant)
 
 

@@ -20,7 +20,7 @@ from composefs.oci.layout import Image
 from composefs.oci.slots import ErofsImage
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, encode_tag
-from composefs.splitstream import ContentType
+from composefs.splitstream import ContentType, DigestTable
 
 
 def layer_name(diff_id: str) -> str:
@@ -45,7 +45,7 @@ def find_layers(repository: Repository, content_types: Mapping[str, bytes]) -> d
     collection that was cut short may have left a name without all of its objects.
     """
     streams: dict[str, Digest] = {}
-    objects: dict[str, set[bytes]] = {}
+    objects: dict[str, DigestTable] = {}
     for diff_id, content_type in content_types.items():
         name = layer_name(diff_id)
         try:
@@ -53,12 +53,14 @@ def find_layers(repository: Repository, content_types: Mapping[str, bytes]) -> d
             if digest is None:
                 continue
             with repository.streams.open_object(digest, name, content_type) as stream:
-                objects[diff_id] = stream.reader.object_refs.raw()
+                objects[diff_id] = stream.reader.object_refs
             streams[diff_id] = digest
         except ComposefsError:
             continue  # broken: it is imported again, and replaced
-    missing = repository.objects.missing(set().union(*objects.values()))
-    return {diff_id: digest for diff_id, digest in streams.items() if missing.isdisjoint(objects[diff_id])}
+    missing = repository.objects.missing(table.data for table in objects.values())
+    if not missing:
+        return streams
+    return {diff_id: digest for diff_id, digest in streams.items() if missing.isdisjoint(objects[diff_id].raw())}
 
 
 def find_layer(repository: Repository, diff_id: str, content_type: bytes) -> Digest | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from composefs.digest import Digest
-from composefs.transform import XattrFilter
+from composefs.xattrs import XattrFilter
 
 _PREFIX = "composefs.image"
 _BOOT, _V1, _XATTRS = ".boot", ".v1", ".xattrs="

@@ -16,9 +16,10 @@ from composefs._native import Buffer
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError
 from composefs.oci.index import Indexer, KeptIndex
-from composefs.oci.layer import LayerResult, Stats, durable_objects
+from composefs.oci.layer import LayerResult, durable_objects
 from composefs.oci.names import layer_name
 from composefs.oci.progress import Pen
+from composefs.oci.stats import Stats
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.repository.objects import Stored

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ import pytest
 
 import composefs
 from composefs import Algorithm, verity
-from composefs.cli import main, main_import, make_import_parser, make_parser, options, registry
+from composefs.cli import main, main_import, options, registry
+from composefs.cli.parser import make_parser
 from tests import commands, layouts
 from tests.layouts import files_layer, image_layout, noise
 
@@ -72,7 +74,7 @@ def parsers(parser):
 
 
 @pytest.mark.parametrize(
-    "parser", [*parsers(make_parser()), *parsers(make_import_parser())], ids=lambda parser: parser.prog
+    "parser", [*parsers(make_parser()), *parsers(make_parser("composefs-import"))], ids=lambda parser: parser.prog
 )
 def test_help_keeps_its_lines(parser, monkeypatch):
     """At 80 columns every example is a line that can be copied, and no paragraph has a short line inside."""
@@ -96,6 +98,35 @@ def test_help_on_a_narrow_terminal(monkeypatch, capsys):
     assert out.endswith(
         "examples:\n  composefs oci tag sha256:1496f4a1...\n    os:43\n  composefs oci tag os:43 os:latest\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "terminal", "wanted"),
+    [("70", 50, 70), ("", 50, 50), ("0", 50, 50), ("wide", 50, 50), ("-1", 50, 50), ("", 0, 80), ("", None, 80)],
+)
+def test_width_of_help(columns, terminal, wanted, monkeypatch):
+    """The width is what the environment says, else the terminal's, else 80: as the standard library has it."""
+
+    def size(_=None):
+        if terminal is None:
+            raise OSError
+        return os.terminal_size((terminal, 24))
+
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(os, "get_terminal_size", size)
+
+    text = make_parser().format_help()
+
+    assert shutil.get_terminal_size().columns == wanted
+    assert wanted - 20 < max(map(len, text.splitlines())) <= wanted
+
+
+def test_width_without_standard_output(monkeypatch):
+    """Where there is no standard output, help is as wide as where there is no terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)
+
+    assert 60 < max(map(len, make_parser().format_help().splitlines())) <= 80
 
 
 def test_examples_of_the_import(capsys):

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from composefs import Algorithm, Repository
-from composefs.cli import main, sources
+from composefs.cli import diff, main, sources
 from composefs.dumpfile import format_dump
 from composefs.erofs.writer import write_image
 from composefs.scan import scan_directory
@@ -415,4 +415,4 @@ def test_as_a_process(tmp_path):
 
 def test_help_names_every_prefix():
     for kind in sources.Kind:
-        assert f"{kind.value}:" in sources.HELP
+        assert f"{kind.value}:" in diff.HELP

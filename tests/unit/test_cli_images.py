@@ -8,7 +8,7 @@ import pytest
 
 import composefs
 from composefs import Algorithm, Repository
-from composefs.cli import import_image, main
+from composefs.cli import main
 from composefs.erofs import superblock
 from composefs.erofs.writer import write_image
 from composefs.repository import refs
@@ -168,7 +168,6 @@ class Endless(io.RawIOBase):
 
 def test_import_endless_image(path, capsys, monkeypatch):
     """Of an image that is larger than any may be, no more is read than shows it."""
-    monkeypatch.setattr(import_image, "IMAGE_MAX", 1 << 16)
     monkeypatch.setattr(superblock, "IMAGE_MAX", 1 << 16)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     before = ids(path)

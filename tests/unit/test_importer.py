@@ -15,9 +15,10 @@ import pytest
 
 import composefs
 from composefs import Algorithm, ComposefsError, FormatError, IntegrityError, NotFoundError, RepositoryError, UsageError
-from composefs.oci import importer, progress
-from composefs.oci.layer import LayerJob, LayerResult, Stats, import_layer
+from composefs.oci import missing, progress
+from composefs.oci.layer import LayerJob, LayerResult, import_layer
 from composefs.oci.names import store_json
+from composefs.oci.stats import Stats
 from composefs.splitstream import ContentType
 from tests import commands, layouts
 from tests.layouts import Layout, files_layer, image_layout, noise, slow_layer, tagged
@@ -443,7 +444,7 @@ def test_first_failure_stops_the_rest(repository, tmp_path, monkeypatch):
             size = min(size, 1 << 16)  # a large layer takes six seconds
         return original(fd, size)
 
-    monkeypatch.setattr(importer, "work", slowly)
+    monkeypatch.setattr(missing, "work", slowly)
     monkeypatch.setattr(os, "read", slow_read)
 
     with concurrent.futures.ThreadPoolExecutor(4) as executor, pytest.raises(FormatError) as caught:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform as host
 
 import pytest
 
@@ -254,7 +253,7 @@ def test_variants(tmp_path, there, wanted, found, order):
 )
 def test_host_platform(monkeypatch, machine, platform):
     """What the kernel calls this machine is translated to Go's words."""
-    monkeypatch.setattr(host, "machine", lambda: machine)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.12", "#1", machine)))
 
     assert str(host_platform()) == platform
 

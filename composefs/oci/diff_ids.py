@@ -1,0 +1,133 @@
+"""Prove stored layers by their diff_ids: all that a layer's archive is, joined and hashed, on threads."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from composefs import _native
+from composefs.cpus import available_cpus
+from composefs.digest import Digest
+from composefs.errors import CancelledError, ComposefsError, FormatError
+from composefs.oci.work import layer_label
+from composefs.repository import Repository
+from composefs.repository.objects import DIRECTORY
+from composefs.splitstream import Chunks
+
+_SLOT = 1 << 20  # bytes of an archive at a time
+
+
+class StoredLayer(NamedTuple):
+    """A layer, or a blob of an artifact, as it is stored."""
+
+    digest: str  # the diff_id; of a blob its digest
+    stream: Digest
+
+
+class Proof(NamedTuple):
+    """What became of the proof of a layer: what it is, or why that cannot be told."""
+
+    got: str | None  # digest
+    problem: str = ""  # a message: the error itself would keep alive all that it came through
+
+
+def prove_layers(
+    repository: Repository, layers: Iterable[StoredLayer], *, workers: int | None = None
+) -> Iterator[tuple[StoredLayer, Proof]]:
+    """Yield each layer, the largest first, with what it turned out to be.
+
+    Objects are taken for what they are called: whether they are is another question, which `check_repository` answers.
+
+    Args:
+        repository: where they are.
+        layers: which.
+        workers: layers at the same time; by default one for each CPU this process may use.
+    """
+    by_size = sorted(layers, key=lambda layer: (-_size(repository, layer), layer))
+    fd = os.open(f"{repository.path}/{DIRECTORY}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if by_size else -1
+    stopped = threading.Event()
+
+    def prove(layer: StoredLayer) -> Proof:
+        try:
+            return Proof(_merged_sha256(repository, layer, fd, stopped))
+        except CancelledError:
+            raise
+        except (ComposefsError, OSError) as error:
+            return Proof(None, message_of(error))
+
+    try:
+        with ThreadPoolExecutor(workers or available_cpus(), thread_name_prefix="fsck-layer") as pool:
+            try:
+                futures = [pool.submit(prove, layer) for layer in by_size]
+                for layer, future in zip(by_size, futures, strict=True):
+                    yield layer, future.result()
+            except BaseException:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def message_of(error: ComposefsError | OSError) -> str:
+    """Return what a finding says of *error*."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
+def _size(repository: Repository, layer: StoredLayer) -> int:
+    """Return how many bytes the archive of a layer has, as its stream says; of what is broken, none."""
+    try:
+        with repository.streams.open_object(layer.stream, layer_label(layer.digest)) as stream:
+            return stream.reader.size
+    except (ComposefsError, OSError):
+        return 0
+
+
+def _merged_sha256(repository: Repository, layer: StoredLayer, objects_fd: int, stopped: threading.Event) -> str:
+    """Return the digest of the archive, or of the blob.
+
+    Raises:
+        NotFoundError, IntegrityError, FormatError: the stream is missing or broken.
+        OSError: an object is missing, or cannot be read.
+    """
+    sha256 = hashlib.sha256()
+    with repository.streams.open_object(layer.stream, layer_label(layer.digest)) as stream:
+        table = stream.reader.object_refs
+        merger = _native.ChunkMerger(table.data, table.digest_size, objects_fd)
+        try:
+            for piece in _merged(stream.reader.open_chunks(), merger):
+                if stopped.is_set():
+                    raise CancelledError("nobody wants to know any more")
+                sha256.update(piece)
+        except OSError as error:
+            if error.errno == errno.ERANGE:
+                what = f"chunk refers to object {merger.object} of {len(table)}"
+                raise FormatError(layer_label(layer.digest), 0, what) from None
+            path = f"{repository.path}/{DIRECTORY}/{table[merger.object].object_path}"
+            raise OSError(error.errno, error.strerror, path) from None
+        finally:
+            merger.close()
+        if not merger.is_at_end:
+            raise FormatError(layer_label(layer.digest), 0, "chunks end inside a chunk")
+    return "sha256:" + sha256.hexdigest()
+
+
+def _merged(chunks: Chunks, merger: _native.ChunkMerger) -> Iterator[memoryview]:
+    """Yield the merged content, in pieces that the next one overwrites."""
+    slot = bytearray(_SLOT)
+    view = memoryview(slot)
+    while True:
+        ahead = chunks.ahead()
+        used, size = merger.merge(ahead, slot)
+        chunks.skip(used, 0)
+        if not size and not ahead:
+            return
+        yield view[:size]
