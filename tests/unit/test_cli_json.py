@@ -104,6 +104,8 @@ COMMANDS = {
     "composefs oci import-layer": "oci import-layer ARCHIVE name --json",
     "composefs oci copy": "oci copy os --from DIR/repository --json",
     "composefs oci linked-erofs-images": "oci linked-erofs-images IMAGE",
+    "composefs fsck": "fsck --json",
+    "composefs oci fsck": "oci fsck --json",
     "composefs images": "images --json",
     "composefs image-objects": "image-objects ref --json",
     "composefs create-image": "create-image DIR/root --json",
@@ -112,10 +114,17 @@ COMMANDS = {
     "composefs ls": "ls -R ref --json",
     "composefs extract": "extract ref DIR/extracted --json",
     "composefs diff": "diff tag:os dir:DIR/root --json",
+    "composefs bench": "bench DIR --quick --json",
 }
-DIFFERENT = {"composefs diff"}  # commands whose exit status 1 is no failure
+DIFFERENT = {"composefs diff", "composefs fsck", "composefs oci fsck"}  # commands whose exit status 1 is no failure
 ABSENT = {  # elements of arrays that the command of this test has none of
     "composefs create-image": ["others[].id", "others[].algorithm", "others[].erofs_version"],
+    "composefs fsck": ["findings[].hurts[]"],
+    "composefs oci fsck": [
+        "errors[]",
+        *(f"findings[].{key}" for key in ("kind", "name", "detail", "digest", "wanted", "got")),
+        "repo.findings[].hurts[]",
+    ],
 }
 
 
@@ -124,7 +133,7 @@ def test_every_command_is_documented():
     assert SECTIONS.keys() == COMMANDS.keys() | {"--progress json"}
     sources = Path(main.__code__.co_filename).parent.glob("*.py")
     with_option = {source.stem for source in sources if '"--json"' in source.read_text()}
-    shared = {"importing": 3, "diff": 1}
+    shared = {"importing": 3, "diff": 1, "checking": 2}
     count = sum(shared.get(name, 1) for name in with_option)
     assert count == len(COMMANDS.keys() - {"composefs oci inspect", "composefs oci linked-erofs-images"})
 
