@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
+RESULTS ?= .cache/bench/$(SCALE)-results
+DOCS ?= $(RESULTS)
 COUNT ?= 200000
 TREES ?= 20000
 SEED ?= $(shell date +%s)
@@ -43,8 +45,12 @@ lint: build ## format, lint, types, layers
 test: build ## the tests in Python
 	$(BIN)/python -m pytest
 
-bench: build ## compare with cfsctl; SCALE=full, medium or small (two minutes)
-	$(BIN)/python bench/macro.py --scale $(SCALE)
+bench: build ## compare with cfsctl, tables and plots; SCALE=full, medium or small (minutes); RESULTS=DIR DOCS=DIR
+	$(BIN)/python bench/micro/hashes.py --out $(RESULTS)/kernels.json
+	$(BIN)/python bench/macro.py --scale $(SCALE) --runs 5 3 --out $(RESULTS)/macro.json
+	$(BIN)/python bench/scaling.py --scale $(SCALE) --out $(RESULTS)/scaling.json
+	$(BIN)/python bench/slow.py --scale $(if $(filter full,$(SCALE)),medium,small) --out $(RESULTS)/slow.json
+	$(BIN)/python bench/document.py $(RESULTS) $(DOCS)
 
 format: build ## put the code into its form
 	$(BIN)/ruff format

@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -77,6 +77,16 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """An image to make."""
+
+    compression: str  # as in `Kind`
+    layers: list[list[Plan]]  # of each layer, the plans it consists of
+    costs: list[float]  # of the layers, compared with those of other images made at the same time
+    labels: dict[str, object]  # for its stats.json
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A layer as written, and what is in it."""
 
@@ -97,44 +107,51 @@ def directory(scale: str, kind: str, cache: Path = CACHE) -> Path:
 
 def ensure(scale: str, kinds: Sequence[str], cache: Path = CACHE) -> dict[str, Path]:
     """Make what is missing of the images of *kinds*, on all cores; return the directory of each."""
-    cache.mkdir(parents=True, exist_ok=True)
     places = {kind: directory(scale, kind, cache) for kind in kinds}
-    missing = [kind for kind, place in places.items() if not place.exists()]
-    if missing:
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as staging:
-            _make(scale, {kind: Path(staging, kind) for kind in missing})
-            for kind in missing:
-                if not places[kind].exists():  # another process may have been faster: it made the same
-                    Path(staging, kind).rename(places[kind])
+    shapes = {}
+    for kind, place in places.items():
+        layers = KINDS[kind].layers(scale)
+        shares = trees.LAYER_SHARES if len(layers) > 1 else (1.0,)
+        costs = [share * KINDS[kind].cost for share in shares]
+        shapes[place.name] = Shape(KINDS[kind].compression, layers, costs, {"scale": scale, "kind": kind})
+    ensure_shapes(shapes, cache)
     return places
 
 
-def _make(scale: str, directories: dict[str, Path]) -> None:
-    """Write the images of *directories*: all their layers over one pool, the most expensive first."""
+def ensure_shapes(shapes: Mapping[str, Shape], cache: Path = CACHE) -> None:
+    """Make what is missing of the images *shapes*, by name of their directories in *cache*, on all cores."""
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = {name: shape for name, shape in shapes.items() if not (cache / name).exists()}
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as staging:
+        _make({Path(staging, name): shape for name, shape in missing.items()})
+        for name in missing:
+            if not (cache / name).exists():  # another process may have been faster: it made the same
+                Path(staging, name).rename(cache / name)
+
+
+def _make(shapes: Mapping[Path, Shape]) -> None:
+    """Write the images *shapes*: all their layers over one pool, the most expensive first."""
     jobs = []
-    for kind, place in directories.items():
+    for place, shape in shapes.items():
         (place / "layout" / "blobs" / "sha256").mkdir(parents=True)
-        for index, plans in enumerate(KINDS[kind].layers(scale)):
-            share = trees.LAYER_SHARES[index] if len(plans) == 1 and not kind.startswith("big") else 1
-            jobs.append((share * KINDS[kind].cost, kind, index, plans))
+        for index, (plans, cost) in enumerate(zip(shape.layers, shape.costs, strict=True)):
+            jobs.append((cost, place, index, plans))
     jobs.sort(key=lambda job: -job[0])
-    blobs: dict[str, dict[int, Blob]] = {kind: {} for kind in directories}
+    blobs: dict[Path, dict[int, Blob]] = {place: {} for place in shapes}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("forkserver")) as pool:
         futures = {
-            pool.submit(_write_layer, directories[kind] / "layout", index, KINDS[kind].compression, plans): (
-                kind,
-                index,
-            )
-            for _, kind, index, plans in jobs
+            pool.submit(_write_layer, place / "layout", index, shapes[place].compression, plans): (place, index)
+            for _, place, index, plans in jobs
         }
         for future in as_completed(futures):
-            kind, index = futures[future]
-            blobs[kind][index] = future.result()
-    for kind, place in directories.items():
-        layers = [blobs[kind][index] for index in range(len(blobs[kind]))]
-        _write_layout(place / "layout", KINDS[kind].compression, layers)
-        stats = _stats(scale, kind, layers)
-        (place / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
+            place, index = futures[future]
+            blobs[place][index] = future.result()
+    for place, shape in shapes.items():
+        layers = [blobs[place][index] for index in range(len(blobs[place]))]
+        _write_layout(place / "layout", shape.compression, layers)
+        (place / "stats.json").write_text(json.dumps(_stats(shape.labels, layers), indent=2) + "\n")
         shutil.rmtree(place / "layout" / "parts")
 
 
@@ -277,13 +294,12 @@ def _json_blob(layout: Path, media_type: str, value: object) -> dict[str, object
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
 
-def _stats(scale: str, kind: str, layers: list[Blob]) -> dict[str, object]:
+def _stats(labels: Mapping[str, object], layers: list[Blob]) -> dict[str, object]:
     names = ("size", "tar_size", "entries", "objects", "one_leaf", "object_bytes")
     sums = {name: sum(getattr(layer, name) for layer in layers) for name in names}
     return {
         "version": VERSION,
-        "scale": scale,
-        "kind": kind,
+        **labels,
         **sums,
         "ratio": round(sums["tar_size"] / sums["size"], 3),
         "one_leaf_share": round(sums["one_leaf"] / sums["objects"], 3),

@@ -1,187 +1,125 @@
-"""Measure imports and images: our commands and cfsctl 0.9.4 in turn, on the same images, in one run.
+"""Measure imports and images: our commands, cfsctl 0.9.4 and the limit in turn, on the same images, in one run.
 
-    python bench/macro.py --scale small|medium|full [--runs 5] [--only WORK ...] [--out FILE]
+    python bench/macro.py --scale small|medium|full [--runs 5 3] [--only WORK ...] [--out FILE]
 
-Prints tables, writes JSON.  Status 1 if an import failed or the two tools made different repositories.  See README.md.
+Prints tables, writes JSON.  Status 1 if a command failed or the tools made different repositories.  See README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import facts
 import report
-import zstandard
 from disks import Disks
 from images import CACHE, directory
 from measure import CommandError, Usage, adopt_orphans, run, sync_fs
-from report import OURS, P5_WORKS, REFERENCE
+from tools import LIMIT, OURS, REFERENCE, Tool, find_tools, locate_files
 from trees import SCALES
+from works import ALGORITHMS, WORKS, Work, chosen_series
 
 _HERE = Path(__file__).resolve().parent
-_RESULTS = _HERE / "results"
-_NAME = "bench"  # what the imported image is called
 _PIECE = bytearray(1 << 20)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Something to measure on the image *kind*, after that of *before* was imported, untimed."""
-
-    kind: str
-    before: str | None = None
-    ours_alone: bool = False
-    timed: str = "pull"  # which command of a tool
-    forget: bool = False  # all names but those of layers, so that the image is made again of what is stored
-
-
-WORKS = {
-    "many-gzip": Work("many-gzip"),
-    "one-gzip": Work("one-gzip"),
-    "many-zstd": Work("many-zstd"),
-    "many-plain": Work("many-plain"),
-    "update": Work("update-gzip", before="many-gzip"),
-    "nothing-new": Work("many-gzip", before="many-gzip"),
-    "image": Work("many-gzip", before="many-gzip", forget=True),
-    "dump": Work("many-gzip", before="many-gzip", timed="dump"),
-    "directory": Work("many-gzip", timed="compute-id"),
-    **{kind: Work(kind, ours_alone=True) for kind in P5_WORKS},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool, and its commands by what they do; REPO, LAYOUT and DIRECTORY in them stand for paths."""
-
-    name: str
-    version: str
-    commands: Mapping[str, tuple[str, ...]]
-    programs: Mapping[str, str]  # their paths by name
-
-    def command(self, name: str, repo: Path, place: Path) -> list[str]:
-        """Return the command called *name*, for the image whose layout and files are in *place*."""
-        paths = {"REPO": repo, "LAYOUT": place / "layout", "DIRECTORY": place / "root"}
-        program, *words = self.commands[name]
-        for variable, path in paths.items():
-            words = [word.replace(variable, str(path)) for word in words]
-        return [self.programs[program], *words]
-
-
-def find_ours(path: str | None, algorithm: str) -> Tool | None:
-    """Return our commands: those at *path*, or beside this Python, or in PATH."""
-    beside = Path(sys.executable).parent / "composefs-import"
-    found = path or (str(beside) if beside.exists() else shutil.which("composefs-import"))
-    if found is None:
-        return None
-    programs = {"composefs-import": found, "composefs": str(Path(found).with_name("composefs"))}
-    options = ("--repo", "REPO", "--name", _NAME, "--algorithm", algorithm, "--progress", "none", "--json")
-    commands = {
-        "init": ("composefs", "init", "--insecure", "--algorithm", algorithm, "REPO"),
-        "pull": ("composefs-import", "oci:LAYOUT", *options),
-        **_readers("composefs", algorithm),
-    }
-    return Tool(OURS, _version(found), commands, programs)
-
-
-def find_reference(path: str | None, algorithm: str) -> Tool | None:
-    """Return cfsctl: the one at *path*, or the one that scripts/cfsctl.sh finds or builds."""
-    if path is None:
-        script = _HERE.parent / "scripts" / "cfsctl.sh"
-        found = subprocess.run([script], check=False, stdout=subprocess.PIPE, text=True)
-        if found.returncode != 0:
-            return None
-        path = found.stdout.strip()
-    commands = {
-        "init": ("cfsctl", "--repo", "REPO", "init", "--insecure", "--algorithm", algorithm),
-        "pull": ("cfsctl", "--repo", "REPO", "oci", "pull", "oci:LAYOUT", _NAME),
-        **_readers("cfsctl", algorithm),
-    }
-    return Tool(REFERENCE, _version(path), commands, {"cfsctl": path})
-
-
-def _readers(program: str, algorithm: str) -> dict[str, tuple[str, ...]]:
-    """Return the commands that both tools spell alike, and whose outputs must be the same."""
-    hash_name = algorithm.split("-")[1]
-    return {
-        "dump": (program, "--repo", "REPO", "oci", "dump", _NAME),
-        "compute-id": (program, "--no-repo", "--hash", hash_name, "compute-id", "DIRECTORY"),
-    }
-
-
-def _version(program: str) -> str:
-    return subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
-
 
 Made = Mapping[str, Mapping[str, str]]  # what is in a repository: symlinks and their targets, by sort
 
 
 class Bench:
-    """The measurements of one call."""
+    """The measurements of the works called *names* with one algorithm, a round at a time."""
 
-    def __init__(self, tools: Sequence[Tool], disks: Disks, scale: str, runs: int) -> None:
+    def __init__(self, tools: Sequence[Tool], disks: Disks, scale: str, names: Sequence[str]) -> None:
         self._tools = tools
         self._disks = disks
         self._scale = scale
-        self._runs = runs
-        self.results: dict[str, dict[str, list[Usage]]] = {}
+        self._names = names
+        self._series = list(chosen_series(names))
+        self._first: dict[str, tuple[str, Made]] = {}  # by work: what the first run of it made
+        self._objects = tempfile.TemporaryDirectory()  # a file for each work: the names of what the limit made
+        self.results: dict[str, dict[str, list[Usage]]] = {name: {} for name in WORKS if name in names}
         self.errors: list[str] = []
 
-    def measure(self, name: str) -> None:
-        """Run the work called *name* with each tool in turn, again and again."""
-        work = WORKS[name]
-        tools = [tool for tool in self._tools if tool.name == OURS or not work.ours_alone]
-        results = self.results[name] = {tool.name: [] for tool in tools}
-        first: tuple[str, Made] | None = None
-        for number in range(1, self._runs + 1):
-            for tool in tools:
-                with self._disks.fresh() as disk:
-                    try:
-                        usage, made = self._run(tool, work, disk)
-                    except CommandError as error:
-                        self._fail(f"{name}: {tool.name}: {error}")
-                        return
-                results[tool.name].append(usage)
-                _say(f"{name} {number}/{self._runs} {tool.name}: {usage.wall:.2f} s, {usage.wall_synced:.2f} synced")
-                first = first or (tool.name, made)
-                for difference in _differences(*first, tool.name, made):
-                    self._fail(f"{name}: {difference}")
+    def measure(self, number: int) -> None:
+        """Do each series once with each tool in turn; *number*, from 1, is that of the round."""
+        for series in list(self._series):
+            alone = series[0].ours_alone
+            if alone and number > 1:
+                continue
+            for tool in self._tools:
+                if (alone and tool.name != OURS) or (tool.name == LIMIT and not series[0].limited):
+                    continue
+                try:
+                    self._run_series(series, tool, number)
+                except CommandError as error:
+                    self._fail(f"{tool.name}: {error}")
+                    self._series.remove(series)
+                    break
+
+    def _run_series(self, series: Sequence[Work], tool: Tool, number: int) -> None:
+        with self._disks.fresh() as disk:
+            repo = disk / "repo"
+            if "init" in tool.commands:
+                self._command(tool, "init", series[0], disk)
+            for work in series:
+                if tool.name == LIMIT and not work.limited:
+                    continue
+                if work.forget:
+                    _forget_image(repo)
+                _read_all(directory(self._scale, work.kind) / ("root" if work.command == "compute-id" else "layout"))
+                sync_fs(disk)  # what happened before is not written while we measure
+                usage, printed = self._command(tool, work.command, work, disk)
+                if work.name in self._names:
+                    self.results[work.name].setdefault(tool.name, []).append(usage)
+                _say(f"{number} {work.name} {tool.name}: {usage.wall:.2f} s, {usage.wall_synced:.2f} synced")
+                for difference in self._compare(tool, work, repo, printed):
+                    self._fail(f"{work.name}: {difference}")
+
+    def _command(self, tool: Tool, name: str, work: Work, disk: Path) -> tuple[Usage, str]:
+        """Run a command of *tool*; an error does not name the paths of this machine."""
+        repo = disk / "repo"
+        try:
+            return run(tool.command(name, repo, directory(self._scale, work.kind)), disk)
+        except CommandError as error:
+            text = str(error).replace(str(repo), "REPO").replace(str(CACHE), "CACHE")
+            for program in tool.programs.values():
+                text = text.replace(str(Path(program[-1]).parent) + "/", "")
+            raise CommandError(f"{work.name}: {text}") from None
+
+    def _compare(self, tool: Tool, work: Work, repo: Path, printed: str) -> Iterator[str]:
+        """Yield how what *tool* did differs from what the others did: then it was not the same work."""
+        names = Path(self._objects.name, work.name)
+        if tool.name == LIMIT:
+            _record_objects(repo / "objects", names)
+            return
+        if work.limited and tool.name == OURS and (missing := _count_missing(names, repo / "objects")):
+            yield f"{missing} objects of the limit are not in the repository"
+        if work.command == "pull":
+            made: Made = {
+                "layer streams": _links(repo / "streams", "oci-layer-"),
+                "images": _links(repo / "images", ""),
+            }
+        elif work.command == "fsck":
+            return  # the status says it; the words differ
+        else:
+            made = {"output": {"standard output": hashlib.sha256(printed.encode()).hexdigest()}}
+        first = self._first.setdefault(work.name, (tool.name, made))
+        yield from _differences(*first, tool.name, made)
 
     def _fail(self, text: str) -> None:
         if text not in self.errors:  # which most often comes back in each run
             self.errors.append(text)
             _say(f"ERROR: {text}")
-
-    def _run(self, tool: Tool, work: Work, disk: Path) -> tuple[Usage, Made]:
-        """Do *work* once in an empty directory; return what it took, and what was made or printed."""
-        repo, place = disk / "repo", directory(self._scale, work.kind)
-        try:
-            run(tool.command("init", repo, place), disk)
-            if work.before is not None:
-                run(tool.command("pull", repo, directory(self._scale, work.before)), disk)
-            if work.forget:
-                _forget_image(repo)
-            _read_all(place / ("root" if work.timed == "compute-id" else "layout"))
-            sync_fs(disk)  # what happened before is not written while we measure
-            usage, printed = run(tool.command(work.timed, repo, place), disk)
-        except CommandError as error:
-            text = str(error).replace(str(repo), "REPO").replace(str(CACHE), "CACHE")
-            text = text.replace(str(Path(tool.programs[tool.commands["pull"][0]]).parent) + "/", "")
-            raise CommandError(text) from None
-        if work.timed != "pull":
-            return usage, {"output": {"standard output": hashlib.sha256(printed.encode()).hexdigest()}}
-        return usage, {"layer streams": _links(repo / "streams", "oci-layer-"), "images": _links(repo / "images", "")}
 
 
 def _forget_image(repo: Path) -> None:
@@ -192,25 +130,42 @@ def _forget_image(repo: Path) -> None:
     shutil.rmtree(repo / "images")
 
 
-def _links(directory: Path, prefix: str) -> dict[str, str]:
-    """Return the symlinks in *directory* whose names begin with *prefix*, and their targets."""
-    if not directory.is_dir():
+def _links(place: Path, prefix: str) -> dict[str, str]:
+    """Return the symlinks in *place* whose names begin with *prefix*, and their targets."""
+    if not place.is_dir():
         return {}
     return {
         entry.name: os.readlink(entry.path)
-        for entry in os.scandir(directory)
+        for entry in os.scandir(place)
         if entry.is_symlink() and entry.name.startswith(prefix)
     }
 
 
 def _differences(first: str, wanted: Made, second: str, got: Made) -> Iterator[str]:
-    """Yield how the repository that *second* made differs from that of *first*: then the work was not the same."""
+    """Yield how the repository that *second* made differs from that of *first*."""
     for what, links in wanted.items():
         if not links and not got[what]:
             yield f"{second} made no {what}"
         elif got[what] != links:
             same = len(links.items() & got[what].items())
             yield f"{what}: {first} made {len(links)}, {second} {len(got[what])}; {same} are the same"
+
+
+def _record_objects(objects: Path, names: Path) -> None:
+    """Write what is in *objects* to the file *names*, a line for each directory: this process must stay small."""
+    with open(names, "w") as file:
+        for number in range(256):
+            print(*os.listdir(objects / f"{number:02x}"), file=file)
+
+
+def _count_missing(names: Path, objects: Path) -> int:
+    """Return how many of the objects that `_record_objects` has written to the file *names* are not in *objects*."""
+    missing = 0
+    with open(names) as file:
+        for number, line in enumerate(file):
+            place = objects / f"{number:02x}"
+            missing += len(set(line.split()) - set(os.listdir(place) if place.is_dir() else ()))
+    return missing
 
 
 def _read_all(place: Path) -> None:
@@ -245,47 +200,50 @@ def _blob(layout: Path, digest: str) -> Path:
     return layout / "blobs" / digest.replace(":", "/")
 
 
-def _facts(tools: Sequence[Tool], disks: Disks) -> dict[str, object]:
-    """Return what the figures depend on; neither paths nor names of machines."""
-    cpus = len(os.sched_getaffinity(0))
+def _prepare(scale: str, names: Sequence[str]) -> list[str]:
+    """Make the images that the works called *names* need, and what belongs to them; return their kinds."""
+    works = [work for series in chosen_series(names) for work in series]
+    kinds = sorted({work.kind for work in works})
+    # In a process of its own: its children must not be among those that are measured.
+    options = [word for kind in kinds for word in ("--kind", kind)]
+    subprocess.run([sys.executable, _HERE / "images.py", "--scale", scale, *options], check=True, stdout=sys.stderr)
+    locate_files([directory(scale, work.kind) for work in works if work.limited])
+    for work in works:
+        if work.command == "compute-id":
+            _say(f"{work.name}: unpacking the image, unless that was done before")
+            _unpack(directory(scale, work.kind))
+    return kinds
+
+
+def _results(benches: Mapping[str, Bench]) -> dict[str, object]:
+    """Return, by algorithm and work, every run and what follows from them."""
     return {
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "composefs", "csrc")),
-        "cpu": _cpu_model(),
-        "cpus": cpus,
-        "workers": f"the default of each tool: one for each CPU, {cpus}",
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(),
-        "file_system": disks.description,
-        "python": platform.python_version(),
-        "libzstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
-        "tools": {tool.name: {"version": tool.version, "commands": tool.commands} for tool in tools},
+        algorithm: {
+            name: {
+                "summary": report.summarize(runs),
+                "raw": {tool: [asdict(usage) for usage in usages] for tool, usages in runs.items()},
+            }
+            for name, runs in bench.results.items()
+            if runs
+        }
+        for algorithm, bench in benches.items()
     }
 
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=_HERE, check=False, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _image_facts(scale: str, kinds: Sequence[str]) -> dict[str, object]:
-    facts: dict[str, object] = {}
-    for kind in kinds:
-        place = directory(scale, kind)
-        stats = json.loads((place / "stats.json").read_text())
-        stats["layers"] = len(stats["layers"])
-        index = json.loads((place / "layout" / "index.json").read_text())
-        facts[kind] = {**stats, "manifest": index["manifests"][0]["digest"]}
-    return facts
+def _print(result: Mapping[str, object], disks: Disks) -> None:
+    """Print the tables of *result*."""
+    print(f"scale {result['scale']}, {result['cpus']} CPUs, {disks.description}")
+    if result["scale"] != "full":
+        print("Start-up and luck decide small images: what is wanted is wanted of scale full.")
+    for algorithm, works in result["algorithms"].items():  # type: ignore[attr-defined]
+        summaries = {name: work["summary"] for name, work in works.items()}
+        print(f"\n{algorithm}")
+        for lines in (
+            report.speed_table(summaries).text(),
+            report.cost_table(summaries).text(),
+            report.verdicts(summaries),
+        ):
+            print("", *lines, sep="\n")
 
 
 def _say(text: str) -> None:
@@ -295,15 +253,24 @@ def _say(text: str) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure our commands against cfsctl on seeded images.")
     parser.add_argument("--scale", choices=SCALES, default="small", help="size of the images (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="of each tool and work (default: %(default)s)")
     parser.add_argument(
         "--algorithm",
-        choices=("fsverity-sha512-12", "fsverity-sha256-12"),
-        default="fsverity-sha512-12",
-        help="of the repositories (default: %(default)s)",
+        nargs="+",
+        choices=ALGORITHMS,
+        default=ALGORITHMS,
+        metavar="ALGORITHM",
+        help=f"of the repositories (default: {' '.join(ALGORITHMS)})",
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        nargs="+",
+        default=[5],
+        metavar="N",
+        help="of each tool and work, for each algorithm in turn; the last number stands for those that follow",
     )
     parser.add_argument("--only", nargs="+", choices=WORKS, metavar="WORK", help=f"some of: {', '.join(WORKS)}")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: bench/results/local-SCALE.json)")
+    parser.add_argument("--out", type=Path, help="the JSON file (default: .cache/bench/SCALE-results/macro.json)")
     parser.add_argument("--ours", metavar="PATH", help="our composefs-import; composefs is beside it")
     parser.add_argument("--cfsctl", metavar="PATH", help="the reference (default: what scripts/cfsctl.sh finds)")
     return parser.parse_args(argv)
@@ -312,57 +279,36 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     args = _parse(argv)
-    works = args.only or list(WORKS)
-    found = [find_ours(args.ours, args.algorithm)]
-    if not all(WORKS[name].ours_alone for name in works):
-        found.insert(0, find_reference(args.cfsctl, args.algorithm))
-    tools = [tool for tool in found if tool is not None]
-    if not tools:
-        _say("neither composefs-import nor cfsctl is here: nothing to measure")
-        return 1
-    for name in {REFERENCE, OURS} - {tool.name for tool in tools}:
+    names = args.only or list(WORKS)
+    tools = {algorithm: find_tools(args.ours, args.cfsctl, algorithm) for algorithm in args.algorithm}
+    here = {tool.name: tool for tool in tools[args.algorithm[0]]}
+    for name in {REFERENCE, OURS} - here.keys():
         _say(f"without {name}")
-    kinds = sorted({kind for name in works for kind in (WORKS[name].kind, WORKS[name].before) if kind})
-    # In a process of its own: its children must not be among those that are measured.
-    options = [word for kind in kinds for word in ("--kind", kind)]
-    subprocess.run(
-        [sys.executable, _HERE / "images.py", "--scale", args.scale, *options], check=True, stdout=sys.stderr
-    )
-    for name in works:
-        if WORKS[name].timed == "compute-id":
-            _say(f"{name}: unpacking the image, unless that was done before")
-            _unpack(directory(args.scale, WORKS[name].kind))
+    kinds = _prepare(args.scale, names)
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that file systems are unmounted
     disks = Disks(CACHE)
-    bench = Bench(tools, disks, args.scale, args.runs)
-    for name in works:
-        bench.measure(name)
-    print(f"scale {args.scale}, {args.runs} runs in turn, {args.algorithm}, {len(os.sched_getaffinity(0))} CPUs")
-    print(f"{disks.description}\n")
-    for line in report.tables(bench.results, {tool.name: tool.version for tool in tools}, args.scale):
-        print(line.rstrip())
-    for error in bench.errors:
-        print(f"ERROR: {error}")
-    out = args.out or _RESULTS / f"local-{args.scale}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    benches = {algorithm: Bench(tools[algorithm], disks, args.scale, names) for algorithm in args.algorithm}
     result = {
-        **_facts(tools, disks),
+        **facts.machine(),
+        "file_system": disks.description,
+        "tools": {name: {"version": tool.version, "commands": tool.commands} for name, tool in here.items()},
         "scale": args.scale,
-        "algorithm": args.algorithm,
-        "runs": args.runs,
-        "images": _image_facts(args.scale, kinds),
-        "works": {
-            name: {
-                "summary": report.summary(runs),
-                "raw": {tool: [asdict(usage) for usage in usages] for tool, usages in runs.items()},
-            }
-            for name, runs in bench.results.items()
-        },
-        "errors": bench.errors,
+        "images": facts.images(args.scale, kinds),
     }
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    return 1 if bench.errors else 0
+    out = args.out or CACHE / f"{args.scale}-results" / "macro.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for place, (algorithm, bench) in enumerate(benches.items()):
+        for number in range(1, args.runs[min(place, len(args.runs) - 1)] + 1):
+            _say(f"{algorithm}, round {number}")
+            bench.measure(number)
+            result["algorithms"] = _results(benches)
+            result["errors"] = [f"{name}: {error}" for name, one in benches.items() for error in one.errors]
+            out.write_text(json.dumps(result, indent=1) + "\n")  # after each round: an hour may be interrupted
+    _print(result, disks)
+    for error in result["errors"]:  # type: ignore[attr-defined]
+        print(f"ERROR: {error}")
+    return 1 if result["errors"] else 0
 
 
 if __name__ == "__main__":
