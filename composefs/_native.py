@@ -1,7 +1,9 @@
 """The C extension with types, bytes and exceptions; nothing else imports `composefs._cfs`.
 
 `alg` is the kernel's number of a hash (1 SHA-256, 2 SHA-512).  A buffer is never copied, and nobody may change it
-during the call, since the GIL is released.  A negative errno of C becomes the exception that it means.
+during the call, since the GIL is released.  A negative errno of C becomes the exception that it means.  What may be a
+memoryview is let go of before: an exception keeps its frames, and CPython 3.11 crashes when it collects a memoryview
+that is still exported.
 
 The environment variable `COMPOSEFS_HASH_IMPL` demands an implementation of the hashes, as `NAME` for every hash that
 has it, or as `sha256=NAME,sha512=NAME`; one that does not exist here makes the import of this module fail.
@@ -70,8 +72,9 @@ def verity_digest(alg: int, data: Buffer, digest_size: int, block_size: int = 40
         MemoryError: no memory for one block of each level of the tree.
     """
     out = bytearray(digest_size)
-    source, seed, target = ffi.from_buffer(data), ffi.from_buffer(salt), ffi.from_buffer(out)
-    _check(lib.cfs_verity_digest(alg, block_size, seed, len(seed), source, len(source), target, digest_size))
+    seed, target = ffi.from_buffer(salt), ffi.from_buffer(out)
+    with ffi.from_buffer(data) as source:
+        _check(lib.cfs_verity_digest(alg, block_size, seed, len(seed), source, len(source), target, digest_size))
     return bytes(out)
 
 
@@ -132,13 +135,14 @@ def verity_digests(alg: int, data: Buffer, spans: Buffer, digest_size: int, besi
     """
     places = ffi.from_buffer("struct cfs_span[]", spans)
     stream = beside.stream if beside is not None else ffi.NULL
-    source, out = ffi.from_buffer(data), bytearray(len(places) * digest_size)
+    out = bytearray(len(places) * digest_size)
     target = ffi.from_buffer(out)
-    _check(
-        lib.cfs_verity_digest_spans_fused(
-            alg, 4096, ffi.NULL, 0, source, len(source), places, len(places), target, digest_size, stream
+    with ffi.from_buffer(data) as source:
+        _check(
+            lib.cfs_verity_digest_spans_fused(
+                alg, 4096, ffi.NULL, 0, source, len(source), places, len(places), target, digest_size, stream
+            )
         )
-    )
     return bytes(out)
 
 
@@ -167,9 +171,9 @@ class VerityState:
         """
         if self._state is None:
             raise ValueError("the digest was already taken")
-        source = ffi.from_buffer(data)
         stream = beside.stream if beside is not None else ffi.NULL
-        _check(lib.cfs_verity_update_fused(self._state, source, len(source), stream))
+        with ffi.from_buffer(data) as source:
+            _check(lib.cfs_verity_update_fused(self._state, source, len(source), stream))
 
     def digest(self) -> bytes:
         """Return the digest of all that was appended; this ends the state.
@@ -371,8 +375,8 @@ def store_file(dir_fd: int, data: Buffer) -> int:
     Raises:
         OSError: the file cannot be made or written; EOPNOTSUPP where the file system has no `O_TMPFILE`.
     """
-    source = ffi.from_buffer(data)
-    return _check(lib.cfs_store_file(dir_fd, source, len(source)))
+    with ffi.from_buffer(data) as source:
+        return _check(lib.cfs_store_file(dir_fd, source, len(source)))
 
 
 def missing_objects(dir_fd: int, digests: Buffer, digest_size: int) -> list[int]:
@@ -506,11 +510,12 @@ class TarReader:
         Returns:
             The entries; the bytes of *data* that they take; and the place behind them.
         """
-        source, here, out = ffi.from_buffer(data), self._place, self._out
+        here, out = self._place, self._out
         here.position = 0
         here.inline_left, here.offset, here.padding = place
         out.capacity = min(limit, self.CAPACITY)
-        _check(lib.cfs_tar_read(source, len(source), here, self._digests, out))
+        with ffi.from_buffer(data) as source:
+            _check(lib.cfs_tar_read(source, len(source), here, self._digests, out))
         texts = TarTexts(
             ffi.buffer(self._rows, out.count * self._ROW_SIZE)[:],
             ffi.buffer(self._names, out.names_size)[:],
@@ -570,9 +575,9 @@ class TarCutter:
         here, out, objects = self._place, self._out, self._objects
         here.position, here.offset, here.padding = place
         out.capacity = min(limit, self.CAPACITY)
-        source = ffi.from_buffer(data)
         stream = beside.stream if beside is not None else ffi.NULL
-        _check(lib.cfs_tar_split(self._alg, source, len(source), here, out, objects, stream))
+        with ffi.from_buffer(data) as source:
+            _check(lib.cfs_tar_split(self._alg, source, len(source), here, out, objects, stream))
         count = out.count
         if not count:
             return None
@@ -600,11 +605,10 @@ def pack_chunks(data: Buffer, spans: bytes, indexes: array[int], capacity: int) 
     Raises:
         OSError: EINVAL, for spans out of order or outside.
     """
-    source, out = ffi.from_buffer(data), bytearray(capacity)
+    out = bytearray(capacity)
     where, numbers = ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer("int64_t[]", indexes)
-    target = ffi.from_buffer(out)
-    size = _check(lib.cfs_pack_chunks(source, len(source), where, numbers, len(numbers), target, capacity))
-    ffi.release(target)
+    with ffi.from_buffer(data) as source, ffi.from_buffer(out) as target:
+        size = _check(lib.cfs_pack_chunks(source, len(source), where, numbers, len(numbers), target, capacity))
     del out[size:]
     return out
 
@@ -623,12 +627,13 @@ def store_objects(dir_fd: int, alg: int, data: Buffer, spans: Buffer, digests: B
         For each 1 if it is stored now, 0 if a file of that name and size is there, else the negative errno of what
         failed, and nothing is left behind.
     """
-    source, where, names = ffi.from_buffer(data), ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer(digests)
+    where, names = ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer(digests)
     count = len(where)
     if not count:
         return []
     results, digest_size = ffi.new("int[]", count), len(names) // count
-    _check(lib.cfs_store_objects(dir_fd, alg, source, len(source), where, count, names, digest_size, results))
+    with ffi.from_buffer(data) as source:
+        _check(lib.cfs_store_objects(dir_fd, alg, source, len(source), where, count, names, digest_size, results))
     return cast("list[int]", ffi.unpack(results, count))
 
 

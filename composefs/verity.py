@@ -81,6 +81,15 @@ class DigestBuilder:
         return Digest(self._algorithm, self._state.digest())
 
 
+def is_known(fd: int) -> bool:
+    """Tell whether the file system of *fd*, open for reading, has fs-verity, as far as that can be asked."""
+    try:
+        _native.measure_verity(fd)
+    except OSError as error:
+        return error.errno not in _UNSUPPORTED
+    return True
+
+
 def measure(fd: int, algorithm: Algorithm) -> Digest | None:
     """Return the digest that the kernel enforces for the file behind *fd*.
 

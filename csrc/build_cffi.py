@@ -15,7 +15,7 @@ ffibuilder.set_source(
     depends=sorted(str(header) for header in CSRC.glob("**/*.h")),
     include_dirs=["csrc"],
     # The environment's CFLAGS replaces Python's own flags, so what matters stands here.
-    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden", "-D_FILE_OFFSET_BITS=64"],
 )
 
 if __name__ == "__main__":

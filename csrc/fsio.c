@@ -50,7 +50,14 @@ int cfs_link_fd(int fd, int dir_fd, const char *path)
 {
 	char proc[sizeof("/proc/self/fd/") + 3 * sizeof(fd)];
 
-	/* AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH, see linkat(2). */
+	/*
+	 * Two thirds of the time of what comes below, on tmpfs.  Kernels before 6.10 want CAP_DAC_READ_SEARCH for it, and
+	 * say ENOENT without; as any does where the directory does not exist.
+	 */
+	if (linkat(fd, "", dir_fd, path, AT_EMPTY_PATH) == 0)
+		return 0;
+	if (errno == EEXIST)
+		return -errno;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
 	if (linkat(AT_FDCWD, proc, dir_fd, path, AT_SYMLINK_FOLLOW) != 0)
 		return -errno;

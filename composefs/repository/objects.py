@@ -88,16 +88,7 @@ class ObjectStore:
         Raises:
             OSError: it could not be written; nothing is left behind.
         """
-        digest = _native.verity_digest(self._kernel_id, data, self._digest_size)
-        path = object_path(digest)
-        info = self._stat(path)
-        if info is not None and self._is_whole(digest, path, info, len(data)):
-            return digest, False
-        staging = self._staging.new(data)
-        try:
-            return digest, self._publish(staging, digest, replace=info is not None)
-        finally:
-            staging.close()
+        return self.ensure_gathered([data], _native.verity_digest(self._kernel_id, data, self._digest_size))
 
     def ensure_spans(self, data: Buffer, spans: bytes, digests: bytes) -> Iterator[Stored]:
         """Store the objects that lie in *data*, many in one call, and yield what `ensure` returns of each, in order.
@@ -121,10 +112,10 @@ class ObjectStore:
                 yield digest, False
             else:  # to be proved, or written in another way, or to be told why not
                 offset = where[2 * number]
-                yield self.ensure(memoryview(data)[offset : offset + where[2 * number + 1]])
+                yield self.ensure_gathered([memoryview(data)[offset : offset + where[2 * number + 1]]], digest)
 
     def ensure_gathered(self, pieces: Sequence[Buffer], digest: bytes) -> Stored:
-        """Store the object *digest* that the *pieces*, joined, are."""
+        """Store the object *digest* that the *pieces*, joined, are; errors are those of `ensure`."""
         size = sum(map(len, pieces))
         path = object_path(digest)
         info = self._stat(path)

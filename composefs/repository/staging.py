@@ -38,6 +38,7 @@ class StagingArea:
         self._repository_fd, self._name = repository_fd, name
         self.where, self.algorithm, self.requires_verity = f"{path}/{name}", algorithm, require_verity
         self.has_verity = True
+        self._was_asked = False  # about fs-verity
         self._has_unnamed_files = True  # until the file system says no
         self._no_reflinks: set[int] = set()  # devices with whose files no blocks can be shared
         self._directory_fd: int | None = None
@@ -99,8 +100,12 @@ class StagingArea:
         """Store many objects that lie in *data*, as `_native.store_objects` does; all fail without `O_TMPFILE`."""
         if not self._has_unnamed_files:
             return [-errno.EOPNOTSUPP] * (len(spans) // _native.SPAN_SIZE)
+        directory = self.directory(make=True)
+        if not self._was_asked:
+            self._was_asked = True
+            self.has_verity = self.has_verity and verity.is_known(directory)  # or each would be written in vain
         kernel_id = self.algorithm.kernel_id if self.seals else 0
-        return _native.store_objects(self.directory(make=True), kernel_id, data, spans, digests)
+        return _native.store_objects(directory, kernel_id, data, spans, digests)
 
     def may_share(self, fd: int) -> bool:
         """Tell whether blocks could be shared with the file behind *fd*, for all that is known."""

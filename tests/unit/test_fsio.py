@@ -4,11 +4,14 @@ import errno
 import os
 import resource
 import signal
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from composefs import _native
+from tests.tools import require_root
 
 
 @pytest.fixture
@@ -217,3 +220,114 @@ def test_link_fd_of_a_closed_descriptor_finds_nothing(dir_fd):
 def test_a_lack_of_memory_is_a_memory_error():
     with pytest.raises(MemoryError):
         _native._check(-errno.ENOMEM)
+
+
+@pytest.mark.parametrize("digest_size", [32, 64])
+@pytest.mark.parametrize("count", [1, 31, 32, 300])
+def test_missing_objects(tmp_path, dir_fd, digest_size, count):
+    """Objects are found by their names, however many, and also if one is asked for again and again."""
+    rests = [n.to_bytes(2, "big") * (digest_size // 2 - 1) + b"!" for n in range(count)]
+    names = [first + rest for rest in rests for first in (b"a", b"b")]
+    assert {len(name) for name in names} == {digest_size}
+    for name in names[::3]:
+        (tmp_path / name[:1].hex()).mkdir(exist_ok=True)
+        (tmp_path / name[:1].hex() / name[1:].hex()).touch()
+    wanted = [index for index in range(2 * len(names)) if index % len(names) % 3]
+
+    assert _native.missing_objects(dir_fd, b"".join(names * 2), digest_size) == wanted
+
+
+def test_no_objects_are_missing(dir_fd):
+    assert _native.missing_objects(dir_fd, b"", 32) == []
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_missing_objects_in_a_file(tmp_path, dir_fd, count):
+    (tmp_path / "00").touch()
+
+    with pytest.raises(NotADirectoryError):
+        _native.missing_objects(dir_fd, bytes(32 * count), 32)
+
+
+def store(dir_fd, contents, alg=0):
+    """Store *contents*, by numbers for their names."""
+    data, spans = b"", b""
+    for content in contents:
+        spans += struct.pack("=QQ", len(data), len(content))
+        data += content
+    names = b"".join(bytes([number]) * 32 for number in range(len(contents)))
+    return _native.store_objects(dir_fd, alg, data, spans, names)
+
+
+def stored(path):
+    """Return what is below *path*, by path."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def path_of(number):
+    return f"{number:02x}/" + f"{number:02x}" * 31
+
+
+CONTENTS = [b"", b"x", b"y" * 4097, b"y" * 4097]
+
+
+def test_store_objects(tmp_path, dir_fd):
+    """What is not there is stored in directories that are made; what is there is found."""
+    before = open_descriptors()
+
+    assert store(dir_fd, CONTENTS) == [_native.OBJECT_NEW] * 4
+    (tmp_path / path_of(2)).unlink()
+    assert store(dir_fd, CONTENTS) == [0, 0, _native.OBJECT_NEW, 0]
+
+    assert stored(tmp_path) == {path_of(number): content for number, content in enumerate(CONTENTS)}
+    assert open_descriptors() == before
+    assert _native.store_objects(dir_fd, 0, b"", b"", b"") == []
+
+
+def test_store_objects_where_there_is_no_verity(tmp_path, dir_fd):
+    """What cannot be sealed gets no name, and no directory."""
+    ioctl_fails = (errno.EOPNOTSUPP, errno.ENOTTY)
+
+    results = store(dir_fd, CONTENTS, _native.SHA256)
+
+    if all(-result in ioctl_fails for result in results):
+        assert list(tmp_path.iterdir()) == []
+    else:  # this file system has fs-verity, and the names are wrong
+        assert results == [-errno.EBADMSG] * 4
+
+
+def test_store_objects_in_a_directory_that_cannot_be_written(tmp_path):
+    """Each says why."""
+    fd = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        results = store(fd, CONTENTS)
+    finally:
+        os.close(fd)
+
+    assert len(results) == 4
+    assert all(result < 0 for result in results)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    require_root("mounting a tmpfs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["mount", "-o", "remount,rw", tmp_path], check=True)
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_store_objects_on_a_full_disk(small_disk):
+    """What finds no room leaves none of itself, so that smaller ones behind it still do."""
+    fd = os.open(small_disk, os.O_RDONLY | os.O_DIRECTORY)
+    contents = [b"a" * 100_000, b"b" * 300_000, b"c" * 100_000, b"d" * 100_000, b"e" * 4096]
+    try:
+        results = store(fd, contents)
+        assert results == [1, -errno.ENOSPC, 1, -errno.ENOSPC, 1]
+        assert stored(small_disk) == {path_of(number): contents[number] for number in (0, 2, 4)}
+
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        assert store(fd, contents) == [0, -errno.EROFS, 0, -errno.EROFS, 0]
+    finally:
+        os.close(fd)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -95,6 +96,101 @@ def test_files_agree_with_buffers_and_keep_their_position(implementation, tmp_pa
 
         assert got == digest(implementation, data)
         assert file.tell() == 17
+
+
+def digests(algorithm: Algorithm, data: _native.Buffer, spans: list[tuple[int, int]]) -> list[bytes]:
+    """Digest the files that lie in *data*, each as its offset and size say, in one call."""
+    packed = b"".join(struct.pack("=QQ", *span) for span in spans)
+    found = _native.verity_digests(algorithm.kernel_id, data, packed, algorithm.digest_size)
+    return [found[start : start + algorithm.digest_size] for start in range(0, len(found), algorithm.digest_size)]
+
+
+SPAN_SIZES = [*SIZES, *(n * 4096 + d for n in (63, 64, 65, 128, 129) for d in (-1, 0, 1))]
+
+
+def test_files_in_one_buffer_agree_with_the_reference(implementation):
+    """One after the other, then each with itself for its only neighbours."""
+    data = content(sum(SPAN_SIZES))
+    spans = [(sum(SPAN_SIZES[:i]), size) for i, size in enumerate(SPAN_SIZES)]
+    want = [reference.verity_digest(data[start : start + size], implementation.hash_name) for start, size in spans]
+
+    assert digests(implementation, data, spans) == want
+    assert digests(implementation, memoryview(data), spans[::-1]) == want[::-1]
+    for span, one in zip(spans, want, strict=True):
+        assert digests(implementation, data, [span]) == [one]
+        assert digests(implementation, data, [span] * 17) == [one] * 17
+
+
+def test_more_files_than_a_group_has(implementation):
+    """Files of one block fill the lanes, and several of more blocks than are gathered at a time lie among them."""
+    data = content(600_000)
+    spans = [(i * 7, 600 + i) for i in range(200)] + [(i, 250_000 + i) for i in range(3)] + [(0, 600_000), (5, 0)]
+
+    assert digests(implementation, data, spans) == [
+        digest(implementation, data[start : start + size]) for start, size in spans
+    ]
+
+
+def test_no_files_in_a_buffer(implementation):
+    assert digests(implementation, b"", []) == []
+
+
+@pytest.mark.parametrize("span", [(0, 11), (10, 1), (11, 0), (2**64 - 1, 1), (1, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
+def test_a_span_that_leaves_the_buffer_is_refused(span):
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        digests(Algorithm.SHA512, bytes(10), [(0, 10), span])
+
+    assert caught.value.errno == errno.EINVAL
+
+
+def spans_of(*spans: tuple[int, int]) -> bytes:
+    return b"".join(struct.pack("=QQ", *span) for span in spans)
+
+
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("size", [0, 1, 4096, 70_000, 600_000])
+def test_a_stream_beside_files_has_the_digest_it_has_alone(implementation, first, size):
+    """Wherever it begins in a block, beside nothing, one file, many, and one that comes in pieces."""
+    data = content(700_000)
+    alg, digest_size = implementation.kernel_id, implementation.digest_size
+    several = spans_of((0, 5000), (1, 4096), (100, 300_000), (7, 0), *[(number, 4000) for number in range(40)])
+    state = _native.VerityState(alg, digest_size)
+    beside, want = _native.StreamHash(alg), hashlib.sha256()
+
+    for work in ("nothing", "one", "many", "state", "all"):
+        for start, end in ((0, first), (first, first + size)):
+            piece = data[start:end]
+            want.update(piece)
+            beside.begin(piece)
+            if work in ("one", "all"):
+                got = _native.verity_digests(alg, data, spans_of((0, 1 + size)), digest_size, beside)
+                assert got == digest(implementation, data[: 1 + size])
+            if work in ("many", "all"):
+                got = _native.verity_digests(alg, data, several, digest_size, beside)
+                assert got == _native.verity_digests(alg, data, several, digest_size)
+            if work in ("state", "all"):
+                state.update(data[: size + 1], beside)
+            beside.finish()
+        assert beside.hexdigest() == want.hexdigest()  # and more may follow
+
+    assert state.digest() == digest(implementation, data[: size + 1] * 4)
+
+
+def test_a_stream_is_hashed_beside_files_where_that_costs_less(implementation):
+    """Files leave nothing of it for later there; elsewhere they have nothing to do with it."""
+    beside = _native.StreamHash(implementation.kernel_id)
+    piece = content(1 << 16)
+    beside.begin(piece)
+
+    waiting = beside.stream.size
+    _native.verity_digests(
+        implementation.kernel_id, content(1 << 19), spans_of((0, 1 << 19)), implementation.digest_size, beside
+    )
+
+    assert waiting == (len(piece) if lib.cfs_hash_fuses(implementation.kernel_id) else 0)
+    assert beside.stream.size <= waiting // 4
+    beside.finish()
+    assert beside.hexdigest() == hashlib.sha256(piece).hexdigest()
 
 
 def test_many_files_are_hashed_at_once(implementation, tmp_path):
@@ -236,7 +332,7 @@ def test_the_stub_names_what_the_library_has():
 def flags() -> set[str]:
     """What Linux says of this CPU."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):  # x86, Arm
             return set(line.split())
     return set()
 
@@ -248,11 +344,20 @@ def test_the_implementations_are_those_that_linux_says_the_cpu_has():
     avx2 = {"avx2", "bmi2"} <= has
     shani = {"sha_ni", "sse4_1"} <= has
 
-    sha256 = [("shani", shani), ("avx512", avx512), ("avx2", avx2), ("generic", True)]
-    sha512 = [("avx512", avx512), ("avx512vl", avx512), ("avx2", avx2), ("generic", True)]
+    both = ("avx512-shani", avx512 and shani)
+    sha256 = [both, ("shani", shani), ("avx512", avx512), ("avx2", avx2), ("generic", True)]
+    sha512 = [both, ("avx512", avx512), ("avx2", avx2), ("generic", True)]
 
     assert _native.hash_implementations(_native.SHA256) == [name for name, usable in sha256 if usable]
     assert _native.hash_implementations(_native.SHA512) == [name for name, usable in sha512 if usable]
+
+
+@pytest.mark.skipif(platform.machine() != "aarch64", reason="these are features of AArch64")
+def test_the_implementations_are_those_that_linux_says_an_arm_cpu_has():
+    has = flags()
+
+    assert ("arm-sha2" in _native.hash_implementations(_native.SHA256)) == ("sha2" in has)
+    assert ("arm-sha512" in _native.hash_implementations(_native.SHA512)) == ("sha512" in has)
 
 
 def test_an_unknown_hash_has_no_implementations():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 import subprocess
 
 import pytest
@@ -379,3 +380,129 @@ def test_verity_is_asked_for_once(store, monkeypatch):
         assert store.ensure(DATA + bytes([number]))[1]
 
     assert len(asked) == 1
+
+
+SEVERAL = [b"first" * 100, b"second" * 1000, b"first" * 100, b"third" * 2000]
+
+
+def ensure_spans(store, contents=SEVERAL):
+    """Store *contents*, which lie in one buffer."""
+    data, spans = b"before", b""
+    for content in contents:
+        spans += struct.pack("=QQ", len(data), len(content))
+        data += content
+    return store.ensure_spans(data + b"after", spans, b"".join(digest_of(content).raw for content in contents))
+
+
+def stored_as(*are_new):
+    return [(digest_of(content).raw, is_new) for content, is_new in zip(SEVERAL, are_new, strict=True)]
+
+
+def test_spans(store, path):
+    """Objects that lie in one buffer are stored in one call, and found the next time, also the same one twice."""
+    assert list(ensure_spans(store)) == stored_as(True, True, False, True)
+    assert list(ensure_spans(store)) == stored_as(False, False, False, False)
+
+    assert {name: (path / "objects" / name).read_bytes() for name in files(path)} == {
+        digest_of(content).object_path: content for content in SEVERAL
+    }
+
+
+@pytest.mark.parametrize("wrong", [b"", bytes(500), b"longer" * 1000])
+def test_broken_spans_are_replaced(store, path, wrong):
+    """What is there under their names is proved before it is relied on."""
+    list(ensure_spans(store))
+    place(path, SEVERAL[0]).write_bytes(wrong)
+    place(path, SEVERAL[3]).unlink()
+
+    assert list(ensure_spans(store)) == stored_as(True, False, False, True)
+    assert place(path, SEVERAL[0]).read_bytes() == SEVERAL[0]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/etc/passwd")], ids=["fifo", "symlink"])
+def test_other_file_in_the_place_of_a_span(store, path, make):
+    """What is no regular file is replaced."""
+    place(path, SEVERAL[1]).parent.mkdir(parents=True)
+    make(place(path, SEVERAL[1]))
+
+    assert list(ensure_spans(store)) == stored_as(True, True, False, True)
+    assert place(path, SEVERAL[1]).read_bytes() == SEVERAL[1]
+    assert not place(path, SEVERAL[1]).is_symlink()
+
+
+def test_directory_in_the_place_of_a_span(store, path):
+    """What cannot be replaced is an error, behind those that were stored."""
+    place(path, SEVERAL[1]).mkdir(parents=True)
+    found = ensure_spans(store)
+
+    assert next(found) == (digest_of(SEVERAL[0]).raw, True)
+    with pytest.raises(IsADirectoryError):
+        next(found)
+
+
+def test_vouched_spans_are_not_read(store, path, monkeypatch):
+    """Those that a named stream refers to are not read, the others are."""
+    list(ensure_spans(store))
+    durable = DurableObjects([digest_of(content).raw for content in SEVERAL[:2]], 32)
+    store.load_durable = lambda: durable
+    store._durable = None
+    read = []
+    real = verity.compute_file_digest
+    monkeypatch.setattr(verity, "compute_file_digest", lambda fd, alg: (read.append(fd), real(fd, alg))[1])
+
+    assert list(ensure_spans(store)) == stored_as(False, False, False, False)
+    assert len(read) == 1
+
+
+def test_spans_seen_to_be_broken(store, path):
+    """Who vouches for an object does not help once it was seen to be broken."""
+    list(ensure_spans(store))
+    store.load_durable = lambda: DurableObjects([digest_of(content).raw for content in SEVERAL], 32)
+    store._durable = None
+    place(path, SEVERAL[1]).write_bytes(bytes(len(SEVERAL[1])))
+    with pytest.raises(IntegrityError):
+        store.open(digest_of(SEVERAL[1]))
+
+    assert list(ensure_spans(store)) == stored_as(False, True, False, False)
+    assert place(path, SEVERAL[1]).read_bytes() == SEVERAL[1]
+
+
+def test_spans_without_unnamed_files(store, path, monkeypatch):
+    """Where there is no O_TMPFILE they are stored one by one, and nobody tries again."""
+    tried = []
+
+    def refuse(dir_fd, alg, data, spans, digests):
+        tried.append(len(spans))
+        return [-errno.EOPNOTSUPP] * (len(spans) // 16)
+
+    def no_file(dir_fd, data):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(_native, "store_objects", refuse)
+    monkeypatch.setattr(_native, "store_file", no_file)
+
+    assert list(ensure_spans(store)) == stored_as(True, True, False, True)
+    assert list(ensure_spans(store)) == stored_as(False, False, False, False)
+    assert len(tried) == 1
+    assert files(path) == sorted({digest_of(content).object_path for content in SEVERAL})
+
+
+def test_sealed_spans(strict, kernel, path):
+    """Where fs-verity is required they are sealed, and what is there unsealed is replaced."""
+    place(path, SEVERAL[1]).parent.mkdir(parents=True)
+    place(path, SEVERAL[1]).write_bytes(SEVERAL[1])
+    strict.load_durable = lambda: DurableObjects([digest_of(content).raw for content in SEVERAL], 32)
+
+    assert list(ensure_spans(strict)) == stored_as(True, True, False, True)
+    assert {place(path, content).stat().st_ino for content in SEVERAL} <= kernel.sealed
+
+
+def test_spans_without_verity(strict, path, monkeypatch):
+    """Where it is required and the file system has none, nothing is stored."""
+    monkeypatch.setattr(_native, "store_objects", lambda *call: [-errno.ENOTTY] * len(SEVERAL))
+    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: False)
+
+    with pytest.raises(OSError, match="no fs-verity"):
+        list(ensure_spans(strict))
+
+    assert files(path) == []
