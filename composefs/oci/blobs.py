@@ -49,6 +49,7 @@ class BlobReader:
         self._digest, self._size, self.advance, self._is_hashed = digest, size, advance, is_hashed
         self._sha256 = hashlib.sha256()
         self.offset = 0  # bytes read so far
+        self._counted = 0  # bytes that *advance* knows of
         self._fd = open_regular(path, source)
         found = os.fstat(self._fd).st_size
         if found != size:
@@ -73,7 +74,9 @@ class BlobReader:
         self.offset += len(data)
         if self.offset > self._size:
             raise IntegrityError(f"{self.source}, blob {self._digest}", f"{self._size} bytes", "more: it grows")
-        self.advance(len(data))
+        new = max(self.offset - self._counted, 0)  # none, while it is read again
+        self._counted += new
+        self.advance(new)
         return data
 
     def verify(self, got: str | None = None) -> None:

@@ -114,6 +114,7 @@ def _store_archive(
             with closing(archive), closing(storing), closing(compressing), closing(slots):
                 for slot in slots:
                     archive.feed(slot)
+                    storing.check()
                 got = archive.finish()
                 storing.finish()
                 compressing.finish()

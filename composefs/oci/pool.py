@@ -23,7 +23,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Protocol, TypeVar
 
 from composefs.cpus import available_cpus
-from composefs.errors import ComposefsError
+from composefs.errors import ComposefsError, IntegrityError
 from composefs.oci.progress import Board
 
 _TICK = 0.1  # seconds between two looks at the board
@@ -132,8 +132,9 @@ def _result(future: Future[_Result], job: Job) -> _Result:
         return future.result()
     except BrokenExecutor:
         raise _worker_died(job) from None
-    except OSError as error:
-        error.add_note(f"in {job.label}")
+    except (OSError, IntegrityError) as error:
+        if job.label not in str(error):
+            error.add_note(f"in {job.label}")
         raise
 
 

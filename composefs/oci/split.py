@@ -9,6 +9,7 @@ from __future__ import annotations
 from composefs import _native
 from composefs._native import StreamHash
 from composefs.digest import Algorithm
+from composefs.errors import IntegrityError
 from composefs.oci.index import Indexer, Kind
 from composefs.oci.rows import Rows
 from composefs.oci.stages import Task
@@ -126,7 +127,7 @@ def _store_part(objects: ObjectStore, stats: Stats, slot: bytes, part: _native.T
         for size, stored in zip(sizes, objects.ensure_spans(slot, part.spans, part.digests), strict=True):
             stats.count(stored, size)
             done += 1
-    except OSError as error:
+    except (OSError, IntegrityError) as error:
         rows = Rows.of(part.texts)
         row = [row for row, kind in enumerate(rows.kinds) if kind == Kind.OBJECT][done]
         name = rows.path(row).decode("utf-8", "backslashreplace")
@@ -149,7 +150,7 @@ class _Contents:
         self._builder = DigestBuilder(algorithm)
         self._pieces: list[memoryview] = []
         self._writer: ObjectWriter | None = None
-        self._open: set[ObjectWriter] = set()  # those that are not finished, or not yet
+        self._open: set[ObjectWriter] = set()  # those that are not finished
 
     def take(self, content: Content) -> bytes | None:
         """Take a piece of a file; return the digest of the object once the file is whole."""
@@ -199,6 +200,6 @@ def _told(name: str, offset: int, task: Task) -> None:
     """Do *task*, which stores the contents of an entry."""
     try:
         task()
-    except OSError as error:
+    except (OSError, IntegrityError) as error:
         error.add_note(_while_storing(name, offset))
         raise

@@ -82,17 +82,19 @@ class Behind:
                 task()
                 return
             self._begin()
+        self.check()
         self._room.get()
-        if self._error is not None:
-            self._room.put(None)
-            raise self._error
         self._tasks.put(task)
+
+    def check(self) -> None:
+        """Raise what a task has raised."""
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Wait until all is done, and raise what one has raised; later tasks are done at once."""
         self.close()
-        if self._error is not None:
-            raise self._error
+        self.check()
 
     def close(self) -> None:
         """End the thread, which finishes what it has been given unless something was raised."""
@@ -118,5 +120,5 @@ class Behind:
 
 
 def _join(thread: threading.Thread | None) -> None:
-    if thread is not None:
+    if thread is not None and thread.is_alive():  # it is not where the system had no thread for it
         thread.join()

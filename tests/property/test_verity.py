@@ -1,5 +1,8 @@
 """Streaming: the cuts of the input never show."""
 
+import hashlib
+import struct
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,3 +60,30 @@ def test_any_parameters_agree_with_the_reference(implementation, content, repeat
     got = _native.verity_digest(implementation.kernel_id, data, implementation.digest_size, block_size, salt)
 
     assert got == reference.verity_digest(data, implementation.hash_name, block_size, salt)
+
+
+@relaxed
+@given(data=st.data(), seed=st.integers(0, 250))
+def test_files_in_one_buffer_have_the_digests_they_have_alone(implementation, data, seed):
+    """However many, of whatever sizes, in any order, and on top of each other; also with a stream beside them."""
+    content = stream(seed + 400_000)[seed:]
+    spans = st.tuples(st.integers(0, 30_000), sizes.map(lambda size: min(size, 370_000)) | st.integers(0, 5000))
+    files = data.draw(st.lists(spans, max_size=40), "files")
+
+    packed = b"".join(struct.pack("=QQ", *span) for span in files)
+    beside = _native.StreamHash(implementation.kernel_id)
+    first = data.draw(st.integers(0, 200), "first")
+
+    beside.begin(content[:first])
+    alone = _native.verity_digests(implementation.kernel_id, content, packed, implementation.digest_size)
+    beside.finish()
+    beside.begin(content[first:])
+    got = _native.verity_digests(implementation.kernel_id, content, packed, implementation.digest_size, beside)
+    beside.finish()
+
+    assert beside.hexdigest() == hashlib.sha256(content).hexdigest()
+    assert got == alone
+    assert got == b"".join(
+        _native.verity_digest(implementation.kernel_id, content[start : start + size], implementation.digest_size)
+        for start, size in files
+    )

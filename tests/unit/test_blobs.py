@@ -364,3 +364,47 @@ def test_advance(tmp_path):
             blob.read(400)
 
     assert reported == [400, 400, 200]
+
+
+def test_digest_of_who_has_read_it(tmp_path):
+    """A blob that is not hashed here is what its reader says that it is."""
+    data = os.urandom(MEBI)
+    right, wrong = layouts.sha256(data), layouts.sha256(b"wrong")
+    with opened(tmp_path, data, is_hashed=False) as blob:
+        while blob.read(blobs.READ_SIZE):
+            pass
+        blob.verify(right)
+        with pytest.raises(IntegrityError) as caught:
+            blob.verify(wrong)
+
+    assert str(caught.value) == f"layer, blob: wanted {right}, got {wrong}"
+
+
+@pytest.mark.parametrize("size", [0, 1000, MEBI])
+def test_blob_that_nobody_has_hashed(tmp_path, size):
+    """It is read again as a whole, however much of it was read, and another one is named by what it is."""
+    data = os.urandom(MEBI)
+    damaged = data[:500] + bytes([data[500] ^ 1]) + data[501:]
+    for found in (data, damaged):
+        with opened(tmp_path, found, digest=layouts.sha256(data), is_hashed=False) as blob:
+            blob.read(size)
+            if found == data:
+                blob.verify()
+                continue
+            with pytest.raises(IntegrityError) as caught:
+                blob.verify()
+
+    assert str(caught.value) == f"layer, blob: wanted {layouts.sha256(data)}, got {layouts.sha256(damaged)}"
+
+
+def test_progress_of_what_is_read_again(tmp_path):
+    """Bytes that are read a second time are not counted again."""
+    data, counts = os.urandom(3 * blobs.READ_SIZE // 2), []
+    path = tmp_path / "blob"
+    path.write_bytes(data)
+    with BlobReader(str(path), layouts.sha256(data), len(data), "layer", counts.append, is_hashed=False) as blob:
+        blob.read(1000)
+        blob.verify()
+
+    assert sum(counts) == len(data)
+    assert counts[1] == blobs.READ_SIZE - 1000

@@ -1,5 +1,8 @@
 """One layer: objects, splitstream and counts are right, and every lie about it is found out."""
 
+import itertools
+import os
+import threading
 import tracemalloc
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from composefs import verity
 from composefs.digest import Algorithm
 from composefs.errors import CancelledError, FormatError, IntegrityError, NotFoundError
+from composefs.oci import blobs
 from composefs.oci import layer as layer_module
 from composefs.oci import split as split_module
 from composefs.oci.layer import LayerJob, import_layer
@@ -14,6 +18,7 @@ from composefs.oci.manifest import Compression
 from composefs.oci.progress import Board
 from composefs.oci.stats import Stats
 from composefs.repository import Repository
+from composefs.repository import objects as objects_module
 from composefs.splitstream import ContentType, External
 from tests import layouts
 from tests.layouts import noise
@@ -295,7 +300,8 @@ def test_cancelled_inside_a_small_blob(path, monkeypatch):
 def test_failure_to_store(path, monkeypatch):
     """An error of the system says which file of the archive was being stored."""
     layer = layouts.layer(layouts.tar({"dir/name": noise(100), "other": noise(100, 1)}))
-    monkeypatch.setattr("composefs.repository.objects.ObjectStore.ensure", fail)
+    monkeypatch.setattr("composefs.repository.staging.StagingArea.store", lambda *_: [-5, -5])
+    monkeypatch.setattr("composefs.repository.objects.ObjectStore.ensure_gathered", fail)
 
     with pytest.raises(OSError, match="Input/output error") as caught:
         import_layer(job(path, layer, Compression.NONE))
@@ -318,3 +324,94 @@ def test_nothing_is_left_of_a_file_that_is_cut(path, monkeypatch):
     what = f"archive ends {MEBI + 512} bytes before the contents do"
     assert str(caught.value) == f"layer L, entry large, offset {2 * MEBI}: {what}"
     assert [entry.name for entry in path.glob("objects/**/*")] == []
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Each stage has its thread from the start, slots are small, and nothing of it is left behind."""
+    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: True)
+    monkeypatch.setattr(blobs, "SLOT_SIZE", 5000)
+    monkeypatch.setattr(split_module, "_GATHERED_MAX", 20_000)
+    before = threading.enumerate(), os.listdir("/proc/self/fd")
+    yield
+    assert (threading.enumerate(), os.listdir("/proc/self/fd")) == before
+
+
+THREADED = layouts.layer(
+    layouts.tar({f"f{number}": noise(size, number) for number, size in enumerate([100, 200, 8000, 30_000] * 25)}),
+    "gzip",
+)
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads(path, monkeypatch):
+    """The result is that of a layer that is imported by one thread."""
+    found = import_layer(job(path, THREADED, Compression.GZIP, wants_index=True))
+    there = objects(path)
+    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: False)
+    Repository.init(path.parent / "other", Algorithm.SHA256, require_verity=False)
+    other = job(path, THREADED, Compression.GZIP, wants_index=True, repository=str(path.parent / "other"))
+
+    assert import_layer(other) == found
+    assert objects(path.parent / "other") == there
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("number", [0, 1, 7, 20])
+@pytest.mark.parametrize(
+    "method", ["ObjectStore.ensure_spans", "ObjectStore.ensure_gathered", "ObjectWriter.append", "ObjectWriter.finish"]
+)
+def test_failure_in_a_thread(path, monkeypatch, method, number):
+    """What fails behind comes out once, with the entry that it was about; what was stored is whole, and has no name."""
+    calls = itertools.count()
+    owner, name = method.split(".")
+    original = getattr(getattr(objects_module, owner), name)
+
+    def fails(*arguments):
+        return fail() if next(calls) == number else original(*arguments)
+
+    monkeypatch.setattr(getattr(objects_module, owner), name, fails)
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        import_layer(job(path, THREADED, Compression.GZIP))
+
+    (note,) = caught.value.__notes__
+    assert note.startswith("while storing f")
+    assert next(calls) > number
+    for file in path.glob("objects/**/*"):
+        assert file.is_dir() or verity_of(file.read_bytes()).object_path == str(file.relative_to(path / "objects"))
+    assert not (path / "streams").exists()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("stage", ["decompress", "compress", "cancel"])
+def test_failure_ahead_and_behind(path, monkeypatch, stage):
+    """So it is with what comes in damaged, with what is compressed, and with an import that is stopped."""
+    board = Board(1)
+    made, wanted = job(path, THREADED, Compression.GZIP, board=board.path), OSError
+    if stage == "decompress":
+        damaged = THREADED.blob[: THREADED.size // 2] + b"!!!!" + THREADED.blob[THREADED.size // 2 + 4 :]
+        layer = layouts.layer(b"", blob=damaged, digest=THREADED.digest)
+        made, wanted = job(path, layer, Compression.GZIP, board=board.path), IntegrityError
+    elif stage == "compress":
+        monkeypatch.setattr("composefs.splitstream._CHUNKS_MAX", 1)
+        monkeypatch.setattr("composefs.splitstream._Section.write", fail)
+    else:
+        original = layer_module.decompress
+
+        def decompress(*arguments):
+            for number, slot in enumerate(original(*arguments)):
+                if number == 20:
+                    board.cancel()
+                yield slot
+
+        monkeypatch.setattr(layer_module, "decompress", decompress)
+        wanted = CancelledError
+
+    try:
+        with pytest.raises(wanted):
+            import_layer(made)
+    finally:
+        board.close()
+
+    assert not (path / "streams").exists()

@@ -76,3 +76,31 @@ def test_nothing_is_left_open():
         board.close()
 
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_idle_cpus(board, monkeypatch):
+    """A layer may have more threads while fewer layers than there are CPUs are worked on: neither waiting nor done."""
+    monkeypatch.setattr("composefs.oci.progress.available_cpus", lambda: 2)
+    first = Pen(board.path, 0)
+    assert first.has_idle_cpus()
+
+    last = Pen(board.path, 2)
+    assert not first.has_idle_cpus()
+    assert not last.has_idle_cpus()
+    first.advance(0x0101010101010101)  # counters are no states
+    last.advance(1)
+    last.close()
+    assert first.has_idle_cpus()
+
+    others = [Pen(board.path, index) for index in (1, 2)]
+    assert not first.has_idle_cpus()
+    for pen in (*others, first):
+        pen.close()
+
+
+@pytest.mark.parametrize(("cpus", "idle"), [(1, False), (2, True)])
+def test_idle_cpus_without_a_board(monkeypatch, cpus, idle):
+    """A worker that sees no other one takes the machine for its own."""
+    monkeypatch.setattr("composefs.oci.progress.available_cpus", lambda: cpus)
+
+    assert Pen("/nowhere/board", 0).has_idle_cpus() is idle

@@ -1,0 +1,175 @@
+/* Objects stored in bulk: what is new, what is there, and what is in the way; nothing is left of what fails. */
+#include "test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "objects.h"
+
+#define COUNT	8
+#define SIZE	5000	/* bytes of the data */
+
+/* An object whose name is not that of its contents: nothing here looks at them. */
+static void set_digests(u8 *digests, size_t digest_size)
+{
+	for (size_t i = 0; i < COUNT; i++) {
+		memset(digests + i * digest_size, 0x5a, digest_size);
+		digests[i * digest_size] = 0xc0 + i % 2;	/* two directories */
+		digests[(i + 1) * digest_size - 1] = i;
+	}
+}
+
+static void path_of(char *path, const u8 *digests, size_t i, size_t digest_size)
+{
+	format_object_path(path, digests + i * digest_size, digest_size);
+}
+
+static void check_file(int dir_fd, const char *path, const u8 *data, size_t size)
+{
+	int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
+	u8 *found = malloc(size + 1);
+	struct stat info;
+
+	CHECK(fd >= 0 && found && fstat(fd, &info) == 0);
+	CHECK((size_t)info.st_size == size && (info.st_mode & 07777) == 0644);
+	CHECK(read(fd, found, size + 1) == (ssize_t)size && memcmp(found, data, size) == 0);
+	close(fd);
+	free(found);
+}
+
+/* Return: how many files and directories there are. */
+static int count_entries(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), count = -2;
+	DIR *directory = fdopendir(fd);
+
+	CHECK(directory);
+	while (readdir(directory))
+		count++;
+	closedir(directory);
+	return count;
+}
+
+static int next_fd(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+/* Make what is no object of that size, under the name of one. */
+static void put_in_the_way(int dir_fd, const char *path, size_t i)
+{
+	int fd;
+
+	switch (i) {
+	case 0:
+		CHECK(mkdirat(dir_fd, path, 0755) == 0);
+		return;
+	case 1:	/* to what would be one */
+		fd = openat(dir_fd, "target", O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+		CHECK(fd >= 0 && ftruncate(fd, SIZE) == 0 && symlinkat("../target", dir_fd, path) == 0);
+		close(fd);
+		return;
+	case 2:
+		CHECK(mkfifoat(dir_fd, path, 0644) == 0);
+		return;
+	default:
+		fd = openat(dir_fd, path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+		CHECK(fd >= 0 && ftruncate(fd, SIZE + 1) == 0);
+		close(fd);
+	}
+}
+
+static void test_size(int dir_fd, size_t digest_size)
+{
+	static const struct cfs_span spans[COUNT] = {
+		{ 0, 0 }, { 0, SIZE }, { SIZE, 0 }, { SIZE - 1, 1 }, { 1, 4096 }, { 1, 4097 }, { 7, 100 }, { 7, 100 },
+	};
+	u8 *data = content(SIZE), *digests = malloc(COUNT * digest_size);
+	char path[OBJECT_PATH_SIZE];
+	int *results = malloc(COUNT * sizeof(*results)), fd = next_fd();
+	mode_t mask = umask(0);
+	struct stat info;
+
+	CHECK(digests && results);
+	set_digests(digests, digest_size);
+	for (int again = 0; again < 2; again++) {
+		CHECK(cfs_store_objects(dir_fd, 0, data, SIZE, spans, COUNT, digests, digest_size, results) == 0);
+		for (size_t i = 0; i < COUNT; i++) {
+			CHECK(results[i] == !again);
+			path_of(path, digests, i, digest_size);
+			check_file(dir_fd, path, data + spans[i].offset, spans[i].size);
+		}
+	}
+	CHECK(count_entries(dir_fd) == 2);
+	CHECK(fstatat(dir_fd, "c0", &info, 0) == 0 && (info.st_mode & 07777) == 0755);
+
+	/* What is in the way stays, and the others are stored. */
+	for (size_t i = 0; i < COUNT; i++) {
+		path_of(path, digests, i, digest_size);
+		CHECK(unlinkat(dir_fd, path, 0) == 0);
+		if (i < 4)
+			put_in_the_way(dir_fd, path, i);
+	}
+	CHECK(cfs_store_objects(dir_fd, 0, data, SIZE, spans, COUNT, digests, digest_size, results) == 0);
+	for (size_t i = 0; i < COUNT; i++)
+		CHECK(results[i] == (i < 4 ? -EEXIST : 1));
+
+	/* The same object twice in a call. */
+	path_of(path, digests, 7, digest_size);
+	CHECK(unlinkat(dir_fd, path, 0) == 0);
+	memcpy(digests + 6 * digest_size, digests + 7 * digest_size, digest_size);
+	CHECK(cfs_store_objects(dir_fd, 0, data, SIZE, spans + 6, 2, digests + 6 * digest_size, digest_size, results) == 0);
+	CHECK(results[0] == 1 && results[1] == 0);
+
+	set_digests(digests, digest_size);
+	for (size_t i = 0; i < COUNT; i++) {
+		path_of(path, digests, i, digest_size);
+		CHECK(unlinkat(dir_fd, path, i == 0 ? AT_REMOVEDIR : 0) == 0);
+	}
+	CHECK(unlinkat(dir_fd, "target", 0) == 0);
+	CHECK(unlinkat(dir_fd, "c0", AT_REMOVEDIR) == 0 && unlinkat(dir_fd, "c1", AT_REMOVEDIR) == 0);
+	CHECK(next_fd() == fd);
+	umask(mask);
+	free(data), free(digests), free(results);
+}
+
+/* Spans outside the data, sizes of digests that there are not, a file where the directory should be. */
+static void test_wrong(int dir_fd)
+{
+	static const struct cfs_span outside[] = {
+		{ 0, 11 }, { 10, 1 }, { 11, 0 }, { UINT64_MAX, 1 }, { 1, UINT64_MAX }, { UINT64_MAX, UINT64_MAX },
+	};
+	static const struct cfs_span inside = { 0, 10 };
+	u8 *data = content(10), digest[SHA2_DIGEST_MAX + 1] = { 0xc0 };
+	int result, fd;
+
+	for (size_t i = 0; i < ARRAY_SIZE(outside); i++)
+		CHECK(cfs_store_objects(dir_fd, 0, data, 10, &outside[i], 1, digest, 32, &result) == -EINVAL);
+	CHECK(cfs_store_objects(dir_fd, 0, data, 10, &inside, 1, digest, 0, &result) == -EINVAL);
+	CHECK(cfs_store_objects(dir_fd, 0, data, 10, &inside, 1, digest, SHA2_DIGEST_MAX + 1, &result) == -EINVAL);
+	CHECK(cfs_store_objects(dir_fd, 0, NULL, 0, NULL, 0, NULL, 32, NULL) == 0);
+	CHECK(count_entries(dir_fd) == 0);
+
+	CHECK(cfs_store_objects(-1, 0, data, 10, &inside, 1, digest, 32, &result) == 0 && result == -EBADF);
+	fd = openat(dir_fd, "c0", O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+	CHECK(fd >= 0);
+	close(fd);
+	CHECK(cfs_store_objects(dir_fd, 0, data, 10, &inside, 1, digest, 32, &result) == 0 && result == -ENOTDIR);
+	CHECK(unlinkat(dir_fd, "c0", 0) == 0);
+	free(data);
+}
+
+void test_store_objects(int dir_fd)
+{
+	test_size(dir_fd, 32);
+	test_size(dir_fd, 64);
+	test_wrong(dir_fd);
+	puts("objects in bulk: passed");
+}
