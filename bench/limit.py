@@ -6,7 +6,7 @@
 IMAGE is a directory as bench/images.py makes them.  `run` reads every blob, inflates it, computes the digests of blob
 and archive and the fs-verity digest of every file over 64 bytes, creates, writes and links each one that is not there,
 and calls syncfs once.  There are no headers to read, no splitstream, no index, no image, no repository.  Layers go to
-one process for each CPU, which has three threads for each.
+one process for each CPU; where there are fewer layers than CPUs, three threads of each overlap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from composefs import _native
 
 _INLINE_MAX = 64  # bytes; larger files are objects
 _READ_SIZE = 1 << 18  # bytes
-_SLOT_SIZE = 1 << 18  # bytes of an archive at a time; the best size for ISA-L, see composefs/oci/blobs.py
+_SLOT_SIZE = 1 << 19  # bytes of an archive at a time; the best size for ISA-L, see composefs/oci/blobs.py
 _GATHER_MAX = 1 << 23  # bytes of a file that is put together in memory
 _QUEUE_SIZE = 8  # slots between two threads
 _ALGORITHMS = {"fsverity-sha256-12": (_native.SHA256, 32), "fsverity-sha512-12": (_native.SHA512, 64)}
@@ -115,12 +115,13 @@ def _open_archive(layer: Layer) -> BinaryIO:
     return open(layer.blob, "rb")
 
 
-def run(image: Path, target: Target, *, overlap: bool) -> int:
-    """Do the work, each layer in three threads if *overlap*; return the number of new objects."""
+def run(image: Path, target: Target) -> int:
+    """Do the work, each layer in three threads where there are fewer than CPUs; return the number of new objects."""
     layers = sorted(read_layers(image), key=lambda layer: layer.size, reverse=True)
     for number in range(256):
         Path(target.objects, f"{number:02x}").mkdir(parents=True, exist_ok=True)
     workers = len(os.sched_getaffinity(0))
+    overlap = len(layers) < workers
     if len(layers) == 1:
         made = store_layer(layers[0], target, overlap)
     else:
@@ -331,12 +332,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "run":
             command.add_argument("objects", metavar="OBJECTS")
             command.add_argument("--algorithm", choices=_ALGORITHMS, required=True)
-            command.add_argument("--no-overlap", dest="overlap", action="store_false", help="a thread for each layer")
     args = parser.parse_args(argv)
     if args.command == "locate":
         locate(args.image)
     else:
-        print(f"{run(args.image, Target(args.objects, args.algorithm), overlap=args.overlap)} objects")
+        print(f"{run(args.image, Target(args.objects, args.algorithm))} objects")
     return 0
 
 

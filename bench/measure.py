@@ -80,7 +80,9 @@ def run(command: Sequence[str], sync_path: Path) -> tuple[Usage, str]:
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
-        command_pid = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors).pid
+        command_pid = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_environment()
+        ).pid
         with _watching(command_pid) as watch:
             try:
                 _, status, usage = os.wait4(command_pid, 0)
@@ -110,6 +112,11 @@ def run(command: Sequence[str], sync_path: Path) -> tuple[Usage, str]:
             processes=list(watch.processes.values()),
         )
         return measured, output.read().decode(errors="replace")
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without what keeps Python from using compiled modules: users have them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class _Watch(threading.Thread):
