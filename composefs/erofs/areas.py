@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
-from composefs import _columns
+from composefs._native import columns as _columns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.inodes import PAYLOAD_SIZE, STORAGE, XATTRS, Inodes, Storage

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from composefs._columns import ErofsColumns
+from composefs._native.columns import ErofsColumns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.inodes import DIRECTORY_RECORD, LINK_COUNT, RECORD, XATTRS, Inodes, Storage

@@ -8,7 +8,7 @@ Source: the kernel's fs/erofs/erofs_fs.h; doc/erofs.md of composefs-rs.
 
 from __future__ import annotations
 
-from composefs import _columns
+from composefs._native import columns as _columns
 from composefs.collector import paused_collector
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk

@@ -14,7 +14,7 @@ from itertools import accumulate, count, islice, pairwise
 from struct import Struct
 from typing import NamedTuple
 
-from composefs._columns import Column
+from composefs._native.columns import Column
 from composefs.oci.rows import RowReader, Rows
 from composefs.splitstream import External, SplitstreamReader
 from composefs.splitstream import Inline as InlineChunk

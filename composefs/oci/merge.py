@@ -13,8 +13,8 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from composefs import _columns
-from composefs._columns import Refusal
+from composefs._native import columns as _columns
+from composefs._native.columns import Refusal
 from composefs.errors import FormatError
 from composefs.oci.index import Batch, Kind, LayerIndex, split_path
 from composefs.oci.merged import MergedTree

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from struct import Struct
 
-from composefs import _columns
+from composefs._native import columns as _columns
 from composefs.collector import paused_collector
 from composefs.dialect import Dialect
 from composefs.dumpfile.writer import xattr_fields

@@ -6,7 +6,7 @@ from array import array
 
 import pytest
 
-from composefs import _columns
+from composefs._native import columns as _columns
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.inodes import PAYLOAD_SIZE, POINTER, XATTRS

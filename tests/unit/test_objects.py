@@ -506,3 +506,28 @@ def test_spans_without_verity(strict, path, monkeypatch):
         list(ensure_spans(strict))
 
     assert files(path) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "sealed"), [(errno.ENOTTY, False), (errno.EOPNOTSUPP, False), (errno.ENODATA, True), (None, True)]
+)
+def test_spans_ask_for_verity_once(store, monkeypatch, said, sealed):
+    """The first objects of a store tell by the directory whether there is fs-verity, not by being written in vain."""
+    asked, stored = [], []
+
+    def measure(fd):
+        asked.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        if said is not None:
+            raise OSError(said, os.strerror(said))
+
+    def store_objects(dir_fd, alg, data, spans, digests):
+        stored.append(alg)
+        return [_native.OBJECT_NEW]
+
+    monkeypatch.setattr(_native, "measure_verity", measure)
+    monkeypatch.setattr(_native, "store_objects", store_objects)
+    for _ in range(2):
+        assert list(store.ensure_spans(DATA, struct.pack("=QQ", 0, 100), bytes(32))) == [(bytes(32), True)]
+
+    assert asked == ["objects"]
+    assert stored == [_native.SHA256 if sealed else 0] * 2

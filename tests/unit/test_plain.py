@@ -2,7 +2,7 @@
 
 import pytest
 
-from composefs import _columns
+from composefs._native import columns as _columns
 from composefs.dumpfile import format_dump
 from composefs.erofs import ondisk
 from composefs.erofs.writer import VERSIONS, write_image

@@ -1,6 +1,6 @@
 """What C does with trees in columns: merging layers, and writing EROFS images.
 
-As `composefs._native`: no buffer is copied or kept, the GIL is released, and a negative errno becomes an exception.
+As everywhere here no buffer is copied or kept, the GIL is released, and a negative errno becomes an exception.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from enum import IntEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-from composefs._cfs import ffi, lib
-from composefs._native import _check
+from composefs._native.core import check, ffi, lib
 
 if TYPE_CHECKING:
     from composefs._cfs import ErofsLayout, Merged, MergedSizes
@@ -70,7 +69,7 @@ class Merger:
 
     def __init__(self) -> None:
         out = ffi.new("struct cfs_merger **")
-        _check(lib.cfs_merger_new(out))
+        check(lib.cfs_merger_new(out))
         self._merger = ffi.gc(out[0], lib.cfs_merger_free)
 
     def apply(self, batch: BatchColumns) -> tuple[int, Refusal] | None:
@@ -100,7 +99,7 @@ class Merger:
             ),
         )
         row = ffi.new("size_t *")
-        why = _check(lib.cfs_merger_apply(self._merger, source, row))
+        why = check(lib.cfs_merger_apply(self._merger, source, row))
         return (int(row[0]), Refusal(why)) if why else None
 
     def find(self, path: bytes) -> tuple[int, bytes, int] | None:
@@ -129,7 +128,7 @@ class Merger:
             )
         ]
         out, held = _merged(columns)
-        _check(lib.cfs_merger_list(self._merger, out))
+        check(lib.cfs_merger_list(self._merger, out))
         del held
         ends = (
             out.node_count * _NODE_SIZE,
@@ -160,14 +159,14 @@ def format_dump(columns: MergedColumns, xattrs: Sequence[bytes]) -> Iterator[mem
     ends = ffi.from_buffer(array("I", accumulate(map(len, xattrs))))
     out = ffi.new("struct cfs_dumper **")
     source = ffi.cast("char *", texts)
-    _check(lib.cfs_dumper_new(merged, source, ffi.cast("uint32_t *", ends), len(xattrs), out))
+    check(lib.cfs_dumper_new(merged, source, ffi.cast("uint32_t *", ends), len(xattrs), out))
     dumper = ffi.gc(out[0], lib.cfs_dumper_free)
     data = bytearray(_DUMP_PIECE)
     while True:
         size = lib.cfs_dumper_write(dumper, ffi.from_buffer(data), len(data))
         if size == -errno.ENOSPC:
             data = bytearray(2 * len(data))
-        elif _check(size) == 0:
+        elif check(size) == 0:
             break
         else:
             yield memoryview(data)[:size]
@@ -192,7 +191,7 @@ def pack_inodes(columns: MergedColumns, sets: array[int], epoch: int, whiteout_c
     records = bytearray(merged.node_count * _INODE_SIZE)
     numbers, target = ffi.from_buffer(sets), ffi.from_buffer(records)
     source = ffi.cast("uint32_t *", numbers)
-    ret = _check(lib.cfs_erofs_inodes(merged, source, len(sets), epoch, whiteout_count, target))
+    ret = check(lib.cfs_erofs_inodes(merged, source, len(sets), epoch, whiteout_count, target))
     del held
     return records if ret == 0 else None
 
@@ -265,13 +264,13 @@ class ErofsTree:
         """Return the inodes in the order of epoch 1, each where its home is."""
         order = array("I", bytes(4 * self._inode_count))
         target = ffi.from_buffer(order)
-        _check(lib.cfs_erofs_order(self._tree, ffi.cast("uint32_t *", target)))
+        check(lib.cfs_erofs_order(self._tree, ffi.cast("uint32_t *", target)))
         return order
 
     def group(self) -> list[ErofsGroup]:
         """Return the groups of inodes, whose numbers take the place of those of the sets of xattrs in the records."""
         groups = ffi.new("struct cfs_erofs_group[]", self._inode_count)
-        count = _check(lib.cfs_erofs_group(self._tree, groups))
+        count = check(lib.cfs_erofs_group(self._tree, groups))
         return [
             ErofsGroup(group.first, group.count, group.xattrs, bool(group.is_repeated), group.payload_offset)
             for group in (groups[number] for number in range(count))
@@ -292,7 +291,7 @@ class ErofsTree:
         """
         layout, held = self._layout(order, areas, area_count)
         layout.epoch, layout.is_signed, layout.shared_size = epoch, is_signed, shared_size
-        _check(lib.cfs_erofs_place(self._tree, layout))
+        check(lib.cfs_erofs_place(self._tree, layout))
         del held
         return ErofsPlaces((layout.oldest, layout.oldest_nanoseconds), layout.inodes_end, layout.block_count)
 
@@ -306,7 +305,7 @@ class ErofsTree:
             target,
             len(target),
         )
-        _check(lib.cfs_erofs_pack(self._tree, layout))
+        check(lib.cfs_erofs_pack(self._tree, layout))
         del held
 
     def _layout(
