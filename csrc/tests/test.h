@@ -16,6 +16,9 @@
 
 extern int failing_malloc;	/* the how manyth from now on gives no memory; 0: none */
 
+/* What ioctl() does; NULL: there is no such request. */
+extern int (*fake_ioctl)(unsigned long request, void *arg);
+
 /* Bytes that no zero of padding can stand for; the caller frees them. */
 u8 *content(size_t size);
 

@@ -108,7 +108,7 @@ int failing_malloc;
 static int reads_interrupted, writes_interrupted;
 static size_t most_at_once = -1;
 static int read_error, write_error;
-static int (*fake_ioctl)(unsigned long request, void *arg);
+int (*fake_ioctl)(unsigned long request, void *arg);
 static unsigned long shown_features = -1;	/* bits of AT_HWCAP that are not hidden */
 
 void *__real_malloc(size_t size);

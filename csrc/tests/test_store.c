@@ -166,10 +166,73 @@ static void test_wrong(int dir_fd)
 	free(data);
 }
 
+/* A kernel that seals: what it says of each request, and what it measures then. */
+static int enable_errno, measure_errno;
+static u16 measured[2];		/* hash and size */
+static u8 measured_byte;
+
+static int ioctl_seals(unsigned long request, void *arg)
+{
+	bool enables = request == 0x40806685;	/* FS_IOC_ENABLE_VERITY */
+
+	errno = enables ? enable_errno : measure_errno;
+	if (errno)
+		return -1;
+	if (!enables) {
+		memcpy(arg, measured, sizeof(measured));
+		memset((u8 *)arg + sizeof(measured), measured_byte, 64);
+	}
+	return 0;
+}
+
+/* What is sealed gets its name only if the kernel has the same digest. */
+static void test_seal(int dir_fd)
+{
+	static const struct {
+		int enable_errno, measure_errno;
+		u16 alg, size;
+		u8 byte;
+		int result;
+	} cases[] = {
+		{ EOPNOTSUPP, 0, 2, 64, 0x5a, -EOPNOTSUPP },
+		{ ETXTBSY, 0, 2, 64, 0x5a, -ETXTBSY },
+		{ 0, ENODATA, 2, 64, 0x5a, -ENODATA },
+		{ 0, 0, 1, 64, 0x5a, -EBADMSG },
+		{ 0, 0, 2, 32, 0x5a, -EBADMSG },
+		{ 0, 0, 2, 64, 0x5b, -EBADMSG },
+		{ 0, 0, 2, 64, 0x5a, 1 },
+		{ EIO, 0, 2, 64, 0x5a, 0 },	/* it is there: nothing is sealed */
+	};
+	static const struct cfs_span span = { 10, 100 };
+	u8 *data = content(SIZE), digest[64];
+	char path[OBJECT_PATH_SIZE];
+	int fd = next_fd(), result;
+
+	memset(digest, 0x5a, sizeof(digest));
+	format_object_path(path, digest, sizeof(digest));
+	fake_ioctl = ioctl_seals;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		enable_errno = cases[i].enable_errno;
+		measure_errno = cases[i].measure_errno;
+		measured[0] = cases[i].alg;
+		measured[1] = cases[i].size;
+		measured_byte = cases[i].byte;
+		CHECK(cfs_store_objects(dir_fd, 2, data, SIZE, &span, 1, digest, sizeof(digest), &result) == 0);
+		CHECK(result == cases[i].result);
+		CHECK((faccessat(dir_fd, path, F_OK, 0) == 0) == (result >= 0));
+	}
+	fake_ioctl = NULL;
+	check_file(dir_fd, path, data + 10, 100);
+	CHECK(unlinkat(dir_fd, path, 0) == 0 && unlinkat(dir_fd, "5a", AT_REMOVEDIR) == 0);
+	CHECK(next_fd() == fd && count_entries(dir_fd) == 0);
+	free(data);
+}
+
 void test_store_objects(int dir_fd)
 {
 	test_size(dir_fd, 32);
 	test_size(dir_fd, 64);
 	test_wrong(dir_fd);
+	test_seal(dir_fd);
 	puts("objects in bulk: passed");
 }
