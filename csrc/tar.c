@@ -394,37 +394,3 @@ int cfs_tar_split(int alg, const void *data, size_t size, struct cfs_tar_place *
 		fill_values(rows, objects);
 	return ret;
 }
-
-static u8 *put_number(u8 *chunks, int64_t number)
-{
-	u64 head = htole64(number);
-
-	return mempcpy(chunks, &head, sizeof(head));
-}
-
-/*
- * Write the chunks of an archive's data from its first object to its last: for each its
- * index, and what is between two of them inline.
- * Return: bytes of chunks, or -EINVAL for spans that are not in order, or too little capacity.
- */
-int64_t cfs_pack_chunks(const void *data, size_t size, const struct cfs_span *spans, const int64_t *indexes,
-			size_t count, void *chunks, size_t capacity)
-{
-	u8 *next = chunks;
-	u64 position = count ? spans[0].offset : 0;
-
-	for (size_t i = 0; i < count; i++) {
-		u64 inline_size = spans[i].offset - position;
-
-		if (spans[i].offset < position || spans[i].offset > size || spans[i].size > size - spans[i].offset ||
-		    capacity - (next - (u8 *)chunks) < 2 * sizeof(u64) + inline_size)
-			return -EINVAL;
-		if (inline_size) {
-			next = put_number(next, -(int64_t)inline_size);
-			next = mempcpy(next, (const u8 *)data + position, inline_size);
-		}
-		next = put_number(next, indexes[i]);
-		position = spans[i].offset + spans[i].size;
-	}
-	return next - (u8 *)chunks;
-}
