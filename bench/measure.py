@@ -100,7 +100,8 @@ def run(command: Sequence[str], sync_path: Path) -> tuple[Usage, str]:
             text = errors.read().decode(errors="replace").strip()
             raise CommandError(f"{command[0]}: status {os.waitstatus_to_exitcode(status)}: {text}")
         workers = [process.peak for process in watch.processes.values() if process.depth > 0]
-        largest = max(1024 * max(one.ru_maxrss for one in usages), *workers, 0)
+        # Not ru_maxrss: before it calls exec(2), a child has the memory of this process, and that counts in it.
+        largest = max((process.peak for process in watch.processes.values()), default=0)
         measured = Usage(
             wall=wall,
             wall_synced=wall + synced,
