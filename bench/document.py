@@ -103,7 +103,11 @@ def _machine(result: Result) -> Lines:
     yield f"{result['cpu']}, {result['cpus']} CPUs, {result['memory'] / 1e9:.0f} GB, Linux {result['kernel']};"
     yield f"{result['file_system']};"
     yield f"Python {result['python']}, {REFERENCE} {version}; {result['date'][:10]}, commit {result['commit'][:12]}"
-    yield f"{'and changes on top of it, ' if result['changed'] else ''}scale {result['scale']}."
+    runs = ", ".join(
+        f"{algorithm.split('-')[1]} {max(len(raw) for work in works.values() for raw in work['raw'].values())} rounds"
+        for algorithm, works in result["algorithms"].items()
+    )
+    yield f"{'and changes on top of it, ' if result['changed'] else ''}scale {result['scale']}; {runs}."
 
 
 def _rest(summaries: Mapping[str, report.Summary]) -> Lines:
