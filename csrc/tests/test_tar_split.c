@@ -35,7 +35,7 @@ static u8 *put_entry(u8 *data, const char *prefix, const char *name, char type, 
 	char *text = (char *)data;
 
 	memset(data, 0, BLOCK);
-	strncpy(text, name, 100);
+	memcpy(text, name, strnlen(name, 100));
 	memcpy(text + 100, "0000644\0" "0000007\0" "0000010\0", 24);
 	sprintf(text + 124, "%011zo", size);
 	memcpy(text + 136, "00000000005", 12);
@@ -43,7 +43,7 @@ static u8 *put_entry(u8 *data, const char *prefix, const char *name, char type, 
 	if (type == '1' || type == '2')
 		memset(text + 157, 't', 100);
 	memcpy(text + 257, "ustar\0" "00", 8);
-	strncpy(text + 345, prefix, 155);
+	memcpy(text + 345, prefix, strnlen(prefix, 155));
 	set_sum(data);
 	data += BLOCK;
 	for (size_t i = 0; i < size; i++)
