@@ -46,6 +46,7 @@ def _run(program: str, argv: Sequence[str] | None) -> int:
         except SystemExit as stop:  # --help, --version or wrong usage: argparse has said all there is to say
             outcome.status = stop.code if isinstance(stop.code, int) else USAGE
         else:
+            outcome.stores = getattr(arguments, "stores", False)
             outcome.status = arguments.command(arguments)
         sys.stdout.flush()
     return outcome.status

@@ -22,6 +22,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.set_defaults(stores=True)
     parser.description = (
         "Store the files of a directory as objects, make an image of the directory in every EROFS version that the "
         "repository is set to, and print the id of the default one."

@@ -21,9 +21,10 @@ DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
 # With what Python does.
 _STOPS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
+_NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT])
 _REMEDIES = {
-    errno.ENOSPC: "the disk is full: make room and run it again; what was stored is kept",
-    errno.EDQUOT: "the quota is used up: make room and run it again; what was stored is kept",
+    errno.ENOSPC: "the disk is full: make room and run it again",
+    errno.EDQUOT: "the quota is used up: make room and run it again",
     errno.EROFS: "the file system is read-only: choose another place",
     errno.EACCES: "run it as the owner, or choose another place",
     errno.EPERM: "run it as the owner, or choose another place",
@@ -33,9 +34,15 @@ _REMEDIES = {
 
 
 class Outcome:
-    """What a command came to."""
+    """What a command came to.
+
+    Attributes:
+        status: its exit status.
+        stores: whether it puts objects into a repository, which stay when it ends early.
+    """
 
     status: int = DONE
+    stores: bool = False
 
 
 @contextmanager
@@ -54,14 +61,17 @@ def report(program: str) -> Iterator[Outcome]:
     except KeyboardInterrupt as stop:
         outcome.status = FAILED
         what = "terminated" if stop.args == (signal.SIGTERM,) else "interrupted"
-        _say(program, f"{what}; what was stored is kept for the next run")
+        _say(program, f"{what}; what was stored is kept for the next run" if outcome.stores else what)
     except BrokenPipeError:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
     except OSError as error:
         outcome.status = FAILED
         where = f"{os.fsdecode(error.filename) or repr('')}: " if error.filename is not None else ""
         text = f"{where}{error.strerror or error}"
-        _say(program, _one_line(text, _REMEDIES.get(error.errno or 0), getattr(error, "__notes__", ())))
+        remedy = _REMEDIES.get(error.errno or 0)
+        if outcome.stores and error.errno in _NO_ROOM:
+            remedy = f"{remedy}; what was stored is kept"
+        _say(program, _one_line(text, remedy, getattr(error, "__notes__", ())))
     finally:
         _drop_unwritten()
 

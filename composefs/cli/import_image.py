@@ -16,6 +16,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.set_defaults(stores=True)
     parser.description = (
         "Store the EROFS image on standard input, name it, and print its id. What it refers to is not looked for."
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that both have."""
+    parser.set_defaults(stores=True)
     parser.add_argument("--bootable", action="store_true", help="also make the image for booting")
     parser.add_argument(
         "--workers",

@@ -23,6 +23,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.set_defaults(stores=True)
     parser.description = """\
 Copy an image from the repository at PATH into the chosen one, every digest
 checked. They may have different algorithms and formats: what is there already

@@ -18,6 +18,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.set_defaults(stores=True)
     parser.description = """\
 Import one layer, whose tar archive, not compressed, comes on standard input,
 and print the id of its stream. The archive must have the digest DIFF_ID. A

@@ -1,10 +1,11 @@
 """Which commands there are.
 
 To add a command, add a line to `COMMANDS` and a module with two functions: `configure` gives a parser its arguments,
-`run` does the work and returns the exit status.  The module is imported when the command is chosen, also for --help and
-by a shell that completes.  So at its top stands what `configure` needs and what costs nothing: small modules of the
-standard library, `composefs.errors`, `composefs.digest`, and those of this package that follow the same rule.  `run`,
-and functions that it calls, import what does the work; types in annotations are imported under `TYPE_CHECKING`.
+`run` does the work and returns the exit status.  A command that puts objects into a repository says so in `configure`,
+by `set_defaults(stores=True)`.  The module is imported when the command is chosen, also for --help and by a shell that
+completes.  So at its top stands what `configure` needs and what costs nothing: small modules of the standard library,
+`composefs.errors`, `composefs.digest`, and those of this package that follow the same rule.  `run`, and functions that
+it calls, import what does the work; types in annotations are imported under `TYPE_CHECKING`.
 tests/unit/test_startup.py holds every command to this.
 """
 
