@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from composefs import _native, zstd
 from composefs.digest import LG_BLOCK_SIZE, Algorithm, Digest
 from composefs.errors import FormatError
+from composefs.tasks import Do, do_now
 
 MAGIC = b"SplitStream"
 VERSION = 0
@@ -42,12 +43,6 @@ _PIECE = 1 << 20  # bytes copied at a time
 _NAMED_REFS_MAX = 1 << 26  # bytes of named references, uncompressed; an image has one for each layer
 
 Spill = Callable[[], BinaryIO]
-Do = Callable[[Callable[[], object]], object]  # do a task, now or later but in order
-
-
-def do_now(task: Callable[[], object]) -> None:
-    """Do *task*."""
-    task()
 
 
 class ContentType:

@@ -11,21 +11,6 @@
 #define PERMISSIONS	07777
 #define DATA_MAX	(BLOCK_SIZE - 1)	/* bytes of a file; what layers have inline is much less */
 
-static u16 file_type(u8 kind)
-{
-	static const u16 types[] = {
-		[ENTRY_OBJECT] = S_IFREG,
-		[ENTRY_INLINE] = S_IFREG,
-		[ENTRY_DIRECTORY] = S_IFDIR,
-		[ENTRY_SYMLINK] = S_IFLNK,
-		[ENTRY_CHARACTER_DEVICE] = S_IFCHR,
-		[ENTRY_BLOCK_DEVICE] = S_IFBLK,
-		[ENTRY_FIFO] = S_IFIFO,
-	};
-
-	return kind < ARRAY_SIZE(types) ? types[kind] : 0;
-}
-
 static bool is_whiteout(const struct merged_node *node)
 {
 	return node->kind == ENTRY_CHARACTER_DEVICE && node->number == 0;

@@ -4,6 +4,8 @@
 
 #include "index.h"
 
+#include <sys/stat.h>
+
 #define NOTHING		UINT32_MAX	/* instead of a number */
 #define ROOT_NODE	0
 
@@ -66,6 +68,22 @@ static inline struct entry *merge_entries(const struct cfs_merger *merger)
 static inline size_t merge_entry_count(const struct cfs_merger *merger)
 {
 	return merger->entries.size / sizeof(struct entry);
+}
+
+/* Return: the S_IF* of a node, 0 for what is in no tree. */
+static inline u16 file_type(u8 kind)
+{
+	static const u16 types[] = {
+		[ENTRY_OBJECT] = S_IFREG,
+		[ENTRY_INLINE] = S_IFREG,
+		[ENTRY_DIRECTORY] = S_IFDIR,
+		[ENTRY_SYMLINK] = S_IFLNK,
+		[ENTRY_CHARACTER_DEVICE] = S_IFCHR,
+		[ENTRY_BLOCK_DEVICE] = S_IFBLK,
+		[ENTRY_FIFO] = S_IFIFO,
+	};
+
+	return kind < ARRAY_SIZE(types) ? types[kind] : 0;
 }
 
 #endif

@@ -134,21 +134,6 @@ static char *put_content(char *out, const struct merged_node *node, const char *
 	}
 }
 
-static u32 type_of(u8 kind)
-{
-	static const u32 types[] = {
-		[ENTRY_OBJECT] = S_IFREG,
-		[ENTRY_INLINE] = S_IFREG,
-		[ENTRY_DIRECTORY] = S_IFDIR,
-		[ENTRY_SYMLINK] = S_IFLNK,
-		[ENTRY_CHARACTER_DEVICE] = S_IFCHR,
-		[ENTRY_BLOCK_DEVICE] = S_IFBLK,
-		[ENTRY_FIFO] = S_IFIFO,
-	};
-
-	return types[kind];
-}
-
 /* Put size, mode, links, owner, device and time. */
 static char *put_numbers(char *out, const struct merged_node *node, const struct index_stat *stat, u32 link_count)
 {
@@ -158,7 +143,7 @@ static char *put_numbers(char *out, const struct merged_node *node, const struct
 
 	*out++ = ' ';
 	out = put_number(out, node->kind == ENTRY_OBJECT ? node->number : has_data ? node->value_size : 0);
-	out += sprintf(out, " %" PRIo32 " ", type_of(node->kind) | le32toh(stat->mode));
+	out += sprintf(out, " %" PRIo32 " ", file_type(node->kind) | le32toh(stat->mode));
 	out = put_number(out, link_count);
 	*out++ = ' ';
 	out = put_number(out, le32toh(stat->uid));

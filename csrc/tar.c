@@ -1,5 +1,5 @@
 /* What a tar reader does for every header, and runs of plain entries, which are most. */
-#include "cfs.h"
+#include "index.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -17,9 +17,6 @@ struct tar_header {
 _Static_assert(sizeof(struct tar_header) == BLOCK, "as POSIX has it");
 _Static_assert(sizeof(((struct tar_header *)0)->prefix) + 1 + sizeof(((struct tar_header *)0)->name) <= TEXT_MAX,
 	       "a path fits");
-
-/* Kinds of entries: those of composefs/oci/index.py. */
-enum { ROW_OBJECT = 0, ROW_INLINE = 1, ROW_DIRECTORY = 2, ROW_SYMLINK = 3, ROW_HARD_LINK = 7 };
 
 /* An entry; composefs/oci/rows.py unpacks it.  Little-endian. */
 struct tar_row {
@@ -219,7 +216,7 @@ static void add_row(struct cfs_tar_rows *rows, u64 offset, u8 kind, const struct
 {
 	struct tar_row row = {
 		.offset = htole64(offset),
-		.number = htole64(kind == ROW_OBJECT ? entry->size : 0),
+		.number = htole64(kind == ENTRY_OBJECT ? entry->size : 0),
 		.value_end = htole32(rows->values_size),
 		.directory = htole16(rows->directory_count - 1),
 		.kind = kind,
@@ -240,13 +237,13 @@ static int plain_kind(const struct tar_header *header, const struct entry *entry
 	case '0':
 	case '\0':
 	case '7':
-		return entry->size > INLINE_MAX ? ROW_OBJECT : ROW_INLINE;
+		return entry->size > INLINE_MAX ? ENTRY_OBJECT : ENTRY_INLINE;
 	case '1':
-		return entry->size || !entry->link_size ? -1 : ROW_HARD_LINK;
+		return entry->size || !entry->link_size ? -1 : ENTRY_HARD_LINK;
 	case '2':
-		return entry->size ? -1 : ROW_SYMLINK;
+		return entry->size ? -1 : ENTRY_SYMLINK;
 	case '5':
-		return entry->size ? -1 : ROW_DIRECTORY;
+		return entry->size ? -1 : ENTRY_DIRECTORY;
 	default:
 		return -1;
 	}
@@ -264,9 +261,9 @@ static bool read_entry(const u8 *data, size_t size, struct cfs_tar_place *place,
 	if (!header || !parse_header(header, &entry) || (kind = plain_kind(header, &entry)) < 0 || !add_path(&entry, rows))
 		return false;
 	offset = place->offset - BLOCK;
-	if (kind == ROW_SYMLINK || kind == ROW_HARD_LINK)
+	if (kind == ENTRY_SYMLINK || kind == ENTRY_HARD_LINK)
 		add_value(rows, header->link, entry.link_size);
-	else if (kind != ROW_DIRECTORY && !read_contents(data, size, place, digests, entry.size, rows))
+	else if (kind != ENTRY_DIRECTORY && !read_contents(data, size, place, digests, entry.size, rows))
 		return false;
 	add_row(rows, offset, kind, &entry);
 	return true;
@@ -330,12 +327,12 @@ static bool split_entry(const u8 *data, size_t size, struct cfs_tar_place *place
 	if (!parse_header(header, &entry) || (kind = plain_kind(header, &entry)) < 0 || !add_path(&entry, rows))
 		return false;
 	pass(place, BLOCK);
-	if (kind == ROW_SYMLINK || kind == ROW_HARD_LINK) {
+	if (kind == ENTRY_SYMLINK || kind == ENTRY_HARD_LINK) {
 		add_value(rows, header->link, entry.link_size);
-	} else if (kind != ROW_DIRECTORY) {
+	} else if (kind != ENTRY_DIRECTORY) {
 		if (size - place->position < entry.size)
 			return false;
-		if (kind == ROW_INLINE) {
+		if (kind == ENTRY_INLINE) {
 			add_value(rows, data + place->position, entry.size);
 		} else {
 			objects->spans[objects->count++] = (struct cfs_span){ place->position, entry.size };
@@ -357,7 +354,7 @@ static void fill_values(struct cfs_tar_rows *rows, const struct cfs_tar_objects 
 		struct tar_row row;
 
 		memcpy(&row, rows->rows + i * sizeof(row), sizeof(row));
-		if (row.kind != ROW_OBJECT)
+		if (row.kind != ENTRY_OBJECT)
 			continue;
 		memcpy(rows->values + le32toh(row.value_end) - objects->digest_size, digest, objects->digest_size);
 		digest += objects->digest_size;

@@ -1,12 +1,14 @@
 """Fixtures that more than one directory of tests uses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from composefs import _native
 from composefs.digest import Algorithm
+from tests import damage
 
 # The same examples every time, so that a failure belongs to the change that it appears with.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -28,3 +30,15 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Algorithm]:
     _native.select_hash_implementation(algorithm.kernel_id, name)
     yield algorithm
     _native.select_hash_implementation(algorithm.kernel_id, former)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> damage.Place:
+    """A repository without damage, which nobody changes."""
+    return damage.make(tmp_path_factory.mktemp("fsck"))
+
+
+@pytest.fixture
+def place(original: damage.Place, tmp_path: Path) -> damage.Place:
+    """A copy of it."""
+    return original.copy(tmp_path / "repository")

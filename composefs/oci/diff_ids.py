@@ -66,10 +66,9 @@ def prove_layers(
                 futures = [pool.submit(prove, layer) for layer in by_size]
                 for layer, future in zip(by_size, futures, strict=True):
                     yield layer, future.result()
-            except BaseException:
+            finally:  # also where the caller has seen enough
                 stopped.set()
                 pool.shutdown(cancel_futures=True)
-                raise
     finally:
         if fd >= 0:
             os.close(fd)

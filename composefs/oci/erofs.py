@@ -97,9 +97,10 @@ class ErofsMaker:
             NotFoundError: likewise; or no image for booting has the expected digest.
             OSError: something could not be read or written.
         """
-        from composefs.collector import paused_collector  # noqa: PLC0415  # as also the writer: 10 ms, and most often
-        from composefs.erofs.writer import write_image  # noqa: PLC0415  # all images are there already
-        from composefs.oci.plain import plain_image  # noqa: PLC0415
+        # They take 10 ms to import, and most often all images are there already.
+        from composefs.collector import paused_collector  # noqa: PLC0415  # only where one is made
+        from composefs.erofs.writer import write_image  # noqa: PLC0415  # only where one is made
+        from composefs.oci.plain import plain_image  # noqa: PLC0415  # only where one is made
 
         with paused_collector():
             self._make(lambda version: plain_image(merger, version), listener, bootable=False)

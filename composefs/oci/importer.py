@@ -120,7 +120,7 @@ def import_image(
     layers = Layers(plans)
     if layers.missing or (maker is not None and not maker.is_done):
         # Codecs and pools take as long to import as all the rest does when nothing is new.
-        from composefs.oci.missing import Missing  # noqa: PLC0415
+        from composefs.oci.missing import Missing  # noqa: PLC0415  # so only where something is missing
 
         missing = Missing(repository, layout, image, layers, maker=maker, listener=listener)
         missing.make(workers=workers, executor=executor)

@@ -12,12 +12,12 @@ from composefs.digest import Algorithm
 from composefs.errors import IntegrityError
 from composefs.oci.index import Indexer, Kind
 from composefs.oci.rows import Rows
-from composefs.oci.stages import Task
 from composefs.oci.stats import Stats
 from composefs.repository import Repository
 from composefs.repository.objects import ObjectStore, ObjectWriter, Stored
-from composefs.splitstream import Do, SplitstreamWriter, do_now
+from composefs.splitstream import SplitstreamWriter
 from composefs.tar import BLOCK, Content, Entry, Inline, TarSplitter
+from composefs.tasks import Do, Task, do_now
 from composefs.verity import DigestBuilder
 
 _GATHERED_MAX = 1 << 23  # bytes of a file that is put together in memory; a guess: larger ones are few

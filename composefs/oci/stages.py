@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
+from enum import Enum, auto
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from composefs.tasks import Task
+
 _T = TypeVar("_T")
-Task = Callable[[], object]
+
+
+class _Token(Enum):
+    """What a thread that works ahead is told."""
+
+    ROOM = auto()  # for one more item
+    STOP = auto()
 
 
 class Ahead(Generic[_T]):
@@ -20,7 +29,7 @@ class Ahead(Generic[_T]):
 
     def __init__(self, items: Generator[_T], depth: int, may_begin: Callable[[], bool]) -> None:
         self._items, self._depth, self._may_begin = items, depth, may_begin
-        self._room: SimpleQueue[bool] = SimpleQueue()  # a True for each item there is room for; False: stop
+        self._room: SimpleQueue[_Token] = SimpleQueue()
         self._ready: SimpleQueue[tuple[_T | None, BaseException | None]] = SimpleQueue()  # two None: the end
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -40,24 +49,28 @@ class Ahead(Generic[_T]):
             if item is None:
                 return
             yield item
-            self._room.put(True)  # noqa: FBT003  # SimpleQueue has no names for its arguments
+            self._room.put(_Token.ROOM)
 
     def close(self) -> None:
         """End the thread, which finishes the item it is about, and the items."""
         self._is_closed = True
-        self._room.put(False)  # noqa: FBT003
+        self._room.put(_Token.STOP)
         _join(self._thread)
         self._items.close()
 
     def _begin(self) -> None:
         for _ in range(self._depth):
-            self._room.put(True)  # noqa: FBT003
+            self._room.put(_Token.ROOM)
         self._thread = threading.Thread(target=self._run, name="composefs-ahead")
         self._thread.start()
 
+    def _has_room(self) -> bool:
+        """Wait for room; tell whether to go on, however much of it there is."""
+        return self._room.get() is _Token.ROOM and not self._is_closed
+
     def _run(self) -> None:
         try:
-            while self._room.get() and not self._is_closed and (item := next(self._items, None)) is not None:
+            while self._has_room() and (item := next(self._items, None)) is not None:
                 self._ready.put((item, None))
             self._ready.put((None, None))
         except BaseException as error:

@@ -18,7 +18,8 @@ from composefs.repository import refs
 from composefs.repository.durable import DurableObjects
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
-from composefs.splitstream import Do, SplitstreamReader, SplitstreamWriter, do_now
+from composefs.splitstream import SplitstreamReader, SplitstreamWriter
+from composefs.tasks import Do, do_now
 
 DIRECTORY = "streams"
 REFS = "streams/refs"

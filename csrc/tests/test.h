@@ -26,6 +26,7 @@ void test_check(int dir_fd);
 void test_objects(int dir_fd);
 void test_spans(void);
 void test_store_objects(int dir_fd);
+void test_tar_read(void);
 void test_tar_split(void);
 void test_trees(void);
 

@@ -23,18 +23,6 @@ DETAILS = {  # what is a message of the system or of the program that reads
 }
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """A repository without damage, which nobody changes."""
-    return damage.make(tmp_path_factory.mktemp("fsck"))
-
-
-@pytest.fixture
-def place(original, tmp_path):
-    """A copy of it."""
-    return original.copy(tmp_path / "repository")
-
-
 @pytest.fixture
 def cfsctl():
     """Run `cfsctl` on a repository, and return its status and output."""

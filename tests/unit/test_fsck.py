@@ -25,18 +25,6 @@ ALGORITHM = Algorithm.SHA256
 CLEAN = Counts(objects_checked=11, streams_checked=4, images_checked=1)
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """A repository without damage, which nobody changes."""
-    return damage.make(tmp_path_factory.mktemp("fsck"))
-
-
-@pytest.fixture
-def place(original, tmp_path):
-    """A copy of it."""
-    return original.copy(tmp_path / "repository")
-
-
 def check(place, **options):
     """Check a repository, damaged as it may be."""
     try:

@@ -9,7 +9,6 @@ import pytest
 from composefs import Algorithm, Repository
 from composefs.repository.fsck import Counts, Finding, Kind, check_repository
 from composefs.verity import compute_digest
-from tests import damage
 from tests.damage import DAMAGES, HIGH, LOW, SHARED
 
 ALGORITHM = Algorithm.SHA256
@@ -17,18 +16,6 @@ CLEAN = Counts(objects_checked=11, streams_checked=4, images_checked=1)
 ONE_OBJECT = {"objects_corrupted": 1}
 NO_NAME = f"is not 62 hexadecimal digits in lower case, as names of {ALGORITHM.value} are"
 NO_STREAM = "offset 0: not a splitstream"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """A repository without damage, which nobody changes."""
-    return damage.make(tmp_path_factory.mktemp("fsck"))
-
-
-@pytest.fixture
-def place(original, tmp_path):
-    """A copy of it."""
-    return original.copy(tmp_path / "repository")
 
 
 def flipped(data, offset):

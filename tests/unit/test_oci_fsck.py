@@ -23,18 +23,6 @@ from tests.layouts import noise
 NONE = "sha256:" + "0" * 64
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """A repository without damage, which nobody changes."""
-    return damage.make(tmp_path_factory.mktemp("fsck"))
-
-
-@pytest.fixture
-def place(original, tmp_path):
-    """A copy of it."""
-    return original.copy(tmp_path / "repository")
-
-
 def check(place, tag=None, **options):
     with Repository.open(place.path) as repository:
         return check_images(repository, tag, **options)
