@@ -11,7 +11,7 @@ from __future__ import annotations
 from mmap import mmap
 from typing import NamedTuple
 
-from composefs.erofs import ondisk
+from composefs.erofs import VERSIONS, ondisk
 from composefs.errors import FormatError
 
 IMAGE_MAX = 1 << 30  # bytes; as composefs-rs, an image holds metadata only
@@ -19,7 +19,6 @@ IMAGE_MAX = 1 << 30  # bytes; as composefs-rs, an image holds metadata only
 _CHECKSUM = 1  # a compatible feature, which no composefs image has
 _COMPAT = _CHECKSUM | ondisk.FEATURE_COMPAT_MTIME | ondisk.FEATURE_COMPAT_XATTR_FILTER
 _INCOMPAT = ondisk.FEATURE_INCOMPAT_CHUNKED_FILE
-_VERSIONS = (0, 1, 2)
 
 
 class Superblock(NamedTuple):
@@ -52,7 +51,7 @@ def read_superblock(data: bytes | mmap, source: str) -> Superblock:
         raise FormatError(source, 0, f"magic {magic:#x} instead of {ondisk.HEADER_MAGIC:#x}: no composefs image")
     if header_version != ondisk.HEADER_VERSION:
         raise FormatError(source, 4, f"header version {header_version} instead of {ondisk.HEADER_VERSION}")
-    if version not in _VERSIONS:
+    if version not in VERSIONS:
         raise FormatError(source, 12, f"composefs version {version}, which is none of 0, 1, 2")
     fields = ondisk.SUPERBLOCK.unpack_from(data, ondisk.SUPERBLOCK_OFFSET)
     _check_features(fields, source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from composefs._native import columns as _columns
 from composefs.collector import paused_collector
 from composefs.dialect import Dialect
-from composefs.erofs import ondisk
+from composefs.erofs import VERSIONS, ondisk
 from composefs.erofs.areas import XattrTable
 from composefs.erofs.epoch1 import Homes, adapt_to_overlayfs, set_homes
 from composefs.erofs.inodes import NID, Inodes
@@ -19,8 +19,6 @@ from composefs.erofs.limits import UnfitError
 from composefs.erofs.lister import Lister
 from composefs.errors import TreeError, UsageError
 from composefs.tree import Directory, Leaf, is_whiteout, nodes, walk
-
-VERSIONS = (0, 1, 2)
 
 _BLOCK = ondisk.BLOCK
 _U64 = 0xFFFF_FFFF_FFFF_FFFF

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composefs.dumpfile import format_dump
-from composefs.erofs.writer import VERSIONS, write_image
+from composefs.erofs import VERSIONS
+from composefs.erofs.writer import write_image
 from composefs.oci.merge import Merger, merge_layers
 from composefs.oci.plain import plain_dump, plain_image
 from composefs.transform import transform_for_oci

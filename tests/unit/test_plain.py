@@ -4,8 +4,8 @@ import pytest
 
 from composefs._native import columns as _columns
 from composefs.dumpfile import format_dump
-from composefs.erofs import ondisk
-from composefs.erofs.writer import VERSIONS, write_image
+from composefs.erofs import VERSIONS, ondisk
+from composefs.erofs.writer import write_image
 from composefs.errors import NotFoundError, TreeError
 from composefs.oci import plain
 from composefs.oci.merge import Merger, merge_layers
