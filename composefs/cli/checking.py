@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from composefs.repository import Repository
     from composefs.repository.fsck import Progress, Report
 
-_HURTS_MAX = 8  # paths that are told
+_PATHS_MAX = 8  # paths that are told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,11 +111,14 @@ def print_report(report: Report) -> None:
     for finding in report.findings:
         print(f"  - {printable(str(finding))}")
         if finding.hurts:
-            print(f"      hurts {_names(finding.hurts)}")
+            # A person wants to know the references, or else what there is.
+            named = [path for path in finding.hurts if path.split("/")[1] == "refs"]
+            print(f"      hurts {_some(named or finding.hurts, len(finding.hurts))}")
+        if finding.files:
+            print(f"      files {_some(finding.files, len(finding.files))}")
 
 
-def _names(hurts: tuple[str, ...]) -> str:
-    """Return what a person wants to know of what a finding hurts: the references, or else what there is."""
-    named = [path for path in hurts if path.split("/")[1] == "refs"] or list(hurts)
-    more = len(hurts) - len(named[:_HURTS_MAX])
-    return ", ".join(map(printable, named[:_HURTS_MAX])) + (f", and {more} more" if more else "")
+def _some(paths: Sequence[str], count: int) -> str:
+    """Return the first of *paths*, and how many more of *count* there are."""
+    more = count - len(paths[:_PATHS_MAX])
+    return ", ".join(map(printable, paths[:_PATHS_MAX])) + (f", and {more} more" if more else "")

@@ -53,14 +53,21 @@ def check_and_collect(reader: ErofsReader) -> set[bytes]:
 
 
 def _collect(reader: ErofsReader, inodes: Iterator[tuple[Inode, dict[bytes, int]]]) -> set[bytes]:
-    objects = set()
+    objects: set[bytes] = set()
     for inode, _ in inodes:
-        for name, value in reader.xattrs(inode):
-            if name == ondisk.METACOPY:
-                objects.add(metacopy_digest(value))
-            elif name == ondisk.REDIRECT:
-                objects.add(redirect_digest(value))
-    return {digest for digest in objects if digest is not None}
+        objects.update(objects_of(reader, inode))
+    return objects
+
+
+def objects_of(reader: ErofsReader, inode: Inode) -> list[bytes]:
+    """Return the raw digests of the objects that *inode* names: none, one, or in a hostile image two."""
+    found = []
+    for name, value in reader.xattrs(inode):
+        if name == ondisk.METACOPY:
+            found.append(metacopy_digest(value))
+        elif name == ondisk.REDIRECT:
+            found.append(redirect_digest(value))
+    return [digest for digest in found if digest is not None]
 
 
 def _checked_inodes(reader: ErofsReader) -> Iterator[tuple[Inode, dict[bytes, int]]]:

@@ -74,10 +74,13 @@ def test_findings(run, place):
         f"  - fsck: object-digest-mismatch: {place.unused}: measured {got}",
         f"  - fsck: missing-object-ref: {layers[0]}: {missing}",
         f"{hurts} 4 more",
+        "      files /usr/also, /usr/shared",
         f"  - fsck: missing-object-ref: {layers[1]}: {missing}",
         f"{hurts} 4 more",
+        "      files /usr/also, /usr/shared",
         f"  - fsck: image-missing-object: {place.image_name}: {missing}",
         f"{hurts} 4 more",
+        "      files /usr/also, /usr/shared",
     ]
 
 

@@ -292,8 +292,25 @@ def test_an_object_of_another_algorithm_is_missing(place):
             f"images/{digest.hex}",
             object_id=name.hex(),
             hurts=("images/refs/other",),
+            files=("/file",),
         )
     ]
+
+
+def test_files_of_an_object(place):
+    """All names of the files whose content an object is are told, odd ones so that they can be shown."""
+    other = b"other" * 100
+    with Repository.open(place.path) as repository:
+        leaf = images.external(repository, HIGH)
+        below = images.directory({"again": leaf, b"\xff\n": images.external(repository, HIGH, mode=0o600)})
+        images.store(repository.images, write_image(images.directory({"a": leaf, "below": below}), 2), "other")
+        images.store(repository.images, write_image(images.directory({"b": images.external(repository, other)}), 1))
+    (place.path / place.object(HIGH)).unlink()
+
+    with Repository.open(place.path) as repository:
+        report = check_repository(repository)
+
+    assert {finding.files for finding in report.findings} == {("/a", "/below/again", "/below/\\xff\\x0a", "/usr/high")}
 
 
 def test_an_interrupted_check_stops(place, monkeypatch):

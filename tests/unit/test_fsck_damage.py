@@ -41,6 +41,11 @@ def mismatch(path, data, *hurts):
     return Finding(Kind.OBJECT_DIGEST_MISMATCH, path, object_id=name, wanted=name, got=hex_of(data), hurts=hurts)
 
 
+def of_file(place, whole, data, file, layer):
+    """The finding that the object of a *file* of a layer, which should be *whole*, holds *data*."""
+    return dataclasses.replace(mismatch(place.object(whole), data, *by_file(place, layer)), files=(file,))
+
+
 def by_file(place, number):
     """What a file of a layer hurts."""
     layer = place.layer_stream(number)
@@ -57,7 +62,13 @@ def of_removed(place):
     all_hurt = (place.ref, place.tag, place.config_stream, *layers, place.manifest_stream, place.image_name)
     places = [*((Kind.MISSING_OBJECT_REF, path) for path in layers), (Kind.IMAGE_MISSING_OBJECT, place.image_name)]
     findings = [
-        Finding(kind, path, object_id=hex_of(SHARED), hurts=tuple(each for each in all_hurt if each != path))
+        Finding(
+            kind,
+            path,
+            object_id=hex_of(SHARED),
+            hurts=tuple(each for each in all_hurt if each != path),
+            files=("/usr/also", "/usr/shared"),
+        )
         for kind, path in places
     ]
     return findings, {"objects_checked": 10, "missing_objects": 3}
@@ -133,11 +144,11 @@ def one_stream(kind, path, detail="", **more):
 
 # Of the damage that is made to the place: what is found, and what is counted otherwise than in CLEAN.
 EXPECTED = {
-    "flipped": lambda place: ([mismatch(place.object(HIGH), flipped(HIGH, 50_000), *by_file(place, 1))], ONE_OBJECT),
-    "grown": lambda place: ([mismatch(place.object(LOW), LOW + b"x", *by_file(place, 0))], ONE_OBJECT),
-    "cut": lambda place: ([mismatch(place.object(HIGH), HIGH[:4096], *by_file(place, 1))], ONE_OBJECT),
+    "flipped": lambda place: ([of_file(place, HIGH, flipped(HIGH, 50_000), "/usr/high", 1)], ONE_OBJECT),
+    "grown": lambda place: ([of_file(place, LOW, LOW + b"x", "/usr/low", 0)], ONE_OBJECT),
+    "cut": lambda place: ([of_file(place, HIGH, HIGH[:4096], "/usr/high", 1)], ONE_OBJECT),
     "emptied": lambda place: ([mismatch(place.unused, b"")], ONE_OBJECT),
-    "swapped": lambda place: ([mismatch(place.object(LOW), SHARED, *by_file(place, 0))], ONE_OBJECT),
+    "swapped": lambda place: ([of_file(place, LOW, SHARED, "/usr/low", 0)], ONE_OBJECT),
     "removed": of_removed,
     "directory-as-object": lambda place: no_file(place, "is no regular file"),
     "link-as-object": lambda place: no_file(place, "is a symbolic link"),

@@ -8,6 +8,7 @@
     images.py     the structure of EROFS images, and whether what they refer to is there
     files.py      objects as files
     hurts.py      what a broken object takes with it
+    paths.py      which files of an image have an object
     check.py      all of it
     damaged.py    repositories whose `meta.json` says nothing
 

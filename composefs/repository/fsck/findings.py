@@ -47,6 +47,7 @@ class Finding:
         wanted: what should be there, where that is one value, and `got` what is.
         got: see `wanted`.
         hurts: paths of what cannot be read whole for that: names below `refs/` first, then streams, then images.
+        files: paths in these images of the files that cannot be read.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Finding:
     wanted: str | None = None
     got: str | None = None
     hurts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The line that `cfsctl fsck` would print."""
@@ -76,7 +78,7 @@ class Finding:
     def as_json(self) -> dict[str, object]:
         """Return the fields as they are printed."""
         found = {"kind": self.kind.value} | {each.name: getattr(self, each.name) for each in fields(self)[1:]}
-        return found | {"hurts": list(self.hurts)}
+        return found | {"hurts": list(self.hurts), "files": list(self.files)}
 
 
 _WITH_OBJECT = frozenset([Kind.MISSING_OBJECT_REF, Kind.MISSING_NAMED_REF, Kind.IMAGE_MISSING_OBJECT])
@@ -123,7 +125,7 @@ class Report:
 
     def add(self, kind: Kind, path: str, detail: str = "", **more: str | None) -> None:
         """Note a finding."""
-        self.findings.append(Finding(kind, path, detail, **more))  # type: ignore[arg-type]  # of these none is hurts
+        self.findings.append(Finding(kind, path, detail, **more))  # type: ignore[arg-type]  # of these none is a tuple
 
     def as_json(self) -> dict[str, object]:
         """Return it under the names of `cfsctl fsck --json`, and the findings field by field."""

@@ -1,4 +1,4 @@
-"""What a broken or missing object takes with it: streams and images that need it, and the names of those.
+"""What a broken or missing object takes with it: streams and images that need it, the names of those, and files.
 
 This is looked for only where something is wrong: it reads all tables a second time.
 """
@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from composefs.digest import Algorithm
+from composefs.erofs.reader import ErofsReader
 from composefs.errors import FormatError
 from composefs.repository.fsck.entries import Checked, refs_by_entry
 from composefs.repository.fsck.files import open_object
 from composefs.repository.fsck.findings import Finding, Kind, Report
 from composefs.repository.fsck.images import read_objects
+from composefs.repository.fsck.paths import find_files
 from composefs.repository.images import DIRECTORY as IMAGES
 from composefs.repository.streams import DIRECTORY as STREAMS
 from composefs.splitstream import SplitstreamReader
+from composefs.text import printable
 
 _OF_CONTENTS = frozenset(
     [Kind.STREAM_OPEN_FAILED, Kind.IMAGE_OPEN_FAILED, Kind.IMAGE_READ_FAILED, Kind.IMAGE_INVALID]
@@ -30,7 +33,7 @@ def add_hurts(
     if not findings:
         return []
     needs = _Needs(repository_fd, algorithm, streams, images, findings)
-    return [replace(finding, hurts=needs.of(finding)) for finding in findings]
+    return [replace(finding, hurts=needs.of(finding), files=needs.files_of(finding)) for finding in findings]
 
 
 class _Needs:
@@ -49,6 +52,7 @@ class _Needs:
                 self._needed_by[raw].add(path)
             for raw in wanted & entries:
                 self._named_by[raw].add(path)
+        self._files = self._find_files(repository_fd, images)
         self._refs: dict[str, list[str]] = {}  # paths of references, by that of what they stand for
         for directory in (STREAMS, IMAGES):
             for path, name in refs_by_entry(repository_fd, directory):
@@ -70,6 +74,24 @@ class _Needs:
         refs = {ref for path in (finding.path, *hurt) for ref in self._refs.get(path, [])}
         hurt.discard(finding.path)
         return (*sorted(refs), *sorted(hurt, key=lambda path: (path.startswith(IMAGES), path)))
+
+    def files_of(self, finding: Finding) -> tuple[str, ...]:
+        """Return the paths in images of the files whose content the object of *finding* is, as text for people."""
+        if finding.object_id is None:
+            return ()
+        return tuple(map(printable, sorted(self._files.get(bytes.fromhex(finding.object_id), ()))))
+
+    def _find_files(self, repository_fd: int, images: Checked) -> dict[bytes, set[bytes]]:
+        found: dict[bytes, set[bytes]] = {}
+        for entry in images.entries:
+            objects = {raw for raw, paths in self._needed_by.items() if entry.path in paths} - {entry.digest.raw}
+            if not objects:
+                continue
+            with open_object(repository_fd, entry.digest) as file:
+                reader = ErofsReader(file.read(), entry.path)
+            for raw, paths in find_files(reader, objects).items():
+                found.setdefault(raw, set()).update(paths)
+        return found
 
 
 def _tables(
