@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from composefs import _native, verity
 from composefs.cpus import cpu_quota, read_lines
 from composefs.digest import Algorithm
+from composefs.mountinfo import find_mount
 
 _UNKNOWN = "an unknown file system"
 _NO_UNNAMED_FILES = frozenset(
@@ -89,24 +90,9 @@ def dirty_limit(proc: str = "/proc") -> int:
 
 
 def file_system_type(path: str, proc: str = "/proc") -> str:
-    """Return the type of the file system of *path*.
-
-    The mount is known by its number: a device has none where subvolumes or overlays are.
-
-    Source: proc(5), /proc/pid/fdinfo and /proc/pid/mountinfo.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        mount = next(
-            (line.split()[1] for line in read_lines(f"{proc}/self/fdinfo/{fd}") if line.startswith("mnt_id:")), ""
-        )
-    finally:
-        os.close(fd)
-    for line in read_lines(f"{proc}/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        if before.split()[0] == mount:
-            return after.split()[0]
-    return _UNKNOWN
+    """Return the type of the file system of *path*."""
+    mount = find_mount(path, proc)
+    return mount.kind if mount is not None else _UNKNOWN
 
 
 def _cpu_model(proc: str) -> str:
