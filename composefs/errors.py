@@ -7,10 +7,13 @@
     ├── IntegrityError        a digest or size that is not the promised one
     ├── NotFoundError         a name that leads nowhere
     ├── RepositoryError       a repository that cannot be used as asked
+    ├── MountError            a mount that the kernel refuses, or cannot do; also an OSError
     └── CancelledError        work given up because other work failed
 
 The system's own failures stay `OSError`, with the path.  All of these unpickle, since they cross process borders.
 """
+
+import os
 
 
 class ComposefsError(Exception):
@@ -77,6 +80,45 @@ class RepositoryError(ComposefsError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
+
+
+class MountError(ComposefsError, OSError):
+    """Nothing is mounted: *step* failed, or the kernel lacks what it needs.
+
+    Attributes:
+        errno: what the kernel said; EOPNOTSUPP if it was not asked.
+        step: a call and what it was for, such as "fsconfig verity=require".
+        messages: what the kernel said about it, a line each.
+        feature: what the kernel lacks, with the version that has it, if that is the cause.
+        remedy: what to do about it, if that is known.
+    """
+
+    def __init__(
+        self,
+        step: str,
+        errno: int,
+        *,
+        messages: tuple[str, ...] = (),
+        feature: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(errno, os.strerror(errno))
+        self.step, self.messages, self.feature, self.remedy = step, messages, feature, remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickle_mount_error, (self.step, self.errno), vars(self)  # OSError would call it with its own two
+
+    def __str__(self) -> str:
+        if self.feature is not None:
+            what = f"this kernel lacks {self.feature}"
+        else:
+            what = "; ".join([self.strerror or "", *self.messages])
+        remedy = f"; {self.remedy}" if self.remedy is not None else ""
+        return f"{self.step}: {what}{remedy}"
+
+
+def _unpickle_mount_error(step: str, errno: int) -> MountError:
+    return MountError(step, errno)
 
 
 class CancelledError(ComposefsError):

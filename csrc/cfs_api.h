@@ -78,6 +78,17 @@ int cfs_missing_objects(int dir_fd, const void *digests, size_t count, size_t di
 /*
  * Store objects, whose digests are back to back, in the directory dir_fd of them, unless they are there.  alg: seal them
  * by it; 0: do not.  results, of each: 1 it is stored; 0 a file of that name and size is there; else the -errno of what
+/* Contexts of file systems, mounts, loop devices. */
+int cfs_fsopen(const char *type);
+int cfs_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
+int cfs_fsmount(int fd, unsigned int attributes);
+int cfs_move_mount(int fd, const char *path);
+int cfs_clone_mount(int fd);
+int cfs_idmap_mount(int fd, int user_namespace_fd);
+int cfs_unmount(const char *path, int flags);
+int cfs_loop_find(int control_fd);
+int cfs_loop_configure(int loop_fd, int file_fd);
+
  * failed, and nothing is left behind.
  */
 int cfs_store_objects(int dir_fd, int alg, const void *data, size_t size, const struct cfs_span *spans, size_t count,

@@ -5,7 +5,7 @@ during the call, since the GIL is released.  A negative errno of C becomes the e
 memoryview is let go of before: an exception keeps its frames, and CPython 3.11 crashes when it collects a memoryview
 that is still exported.
 
-`composefs._native.columns`, which only some need, is imported by itself.
+`composefs._native.columns` and `composefs._native.mounts`, which only some need, are imported by themselves.
 """
 
 from composefs._native.archives import (

@@ -16,6 +16,8 @@
 
 extern int failing_malloc;	/* the how manyth from now on gives no memory; 0: none */
 
+extern int read_error;	/* the errno of each pread(); 0: they succeed */
+
 /* What ioctl() does; NULL: there is no such request. */
 extern int (*fake_ioctl)(unsigned long request, void *arg);
 
@@ -23,6 +25,7 @@ extern int (*fake_ioctl)(unsigned long request, void *arg);
 u8 *content(size_t size);
 
 void test_check(int dir_fd);
+void test_mounts(void);
 void test_objects(int dir_fd);
 void test_spans(void);
 void test_store_objects(int dir_fd);

@@ -107,7 +107,8 @@ static const struct vector {
 int failing_malloc;
 static int reads_interrupted, writes_interrupted;
 static size_t most_at_once = -1;
-static int read_error, write_error;
+int read_error;
+static int write_error;
 int (*fake_ioctl)(unsigned long request, void *arg);
 static unsigned long shown_features = -1;	/* bits of AT_HWCAP that are not hidden */
 
@@ -534,6 +535,7 @@ int main(int argc, char **argv)
 		}
 	}
 	test_spans();
+	test_mounts();
 	test_objects(dir_fd);
 	test_store_objects(dir_fd);
 	test_check(dir_fd);

@@ -9,6 +9,7 @@ from composefs.errors import (
     ComposefsError,
     FormatError,
     IntegrityError,
+    MountError,
     NotFoundError,
     RepositoryError,
     TreeError,
@@ -24,6 +25,12 @@ EXAMPLES = [
     (TreeError(b"/a\xff", "is no directory"), "/a\\xff: is no directory"),
     (TreeError("/srv/root", "changed"), "/srv/root: changed"),
     (RepositoryError("/r", "is no such"), "/r: is no such"),
+    (MountError("fsmount", 12), "fsmount: Cannot allocate memory"),
+    (MountError("fsmount", 22, messages=("e a", "w b")), "fsmount: Invalid argument; e a; w b"),
+    (
+        MountError("mount", 95, feature="this (Linux 6.5)", remedy="wait"),
+        "mount: this kernel lacks this (Linux 6.5); wait",
+    ),
     (errors.CancelledError("stopped"), "stopped"),
     (ComposefsError("anything"), "anything"),
 ]
@@ -53,3 +60,15 @@ def test_all_have_an_example():
     assert classes == {type(error) for error, _ in EXAMPLES}
     assert all(name.__name__ in errors.__doc__ for name in classes)
     assert all(issubclass(name, ComposefsError) for name in classes)
+
+
+def test_errors_of_mounts_are_the_systems():
+    """They can be caught as such, with their numbers."""
+    error = MountError("fsmount", 1, remedy="be root")
+    error.step, error.remedy = "mount of x: fsmount", "be root, or wait"
+
+    found = pickle.loads(pickle.dumps(error))
+
+    assert isinstance(found, OSError)
+    assert (found.errno, found.strerror, found.filename) == (1, "Operation not permitted", None)
+    assert str(found) == "mount of x: fsmount: Operation not permitted; be root, or wait"
