@@ -6,16 +6,16 @@ Source: Documentation/filesystems/fsverity.rst.
 from __future__ import annotations
 
 import errno
-import time
 
 from composefs import _native
 from composefs._native import Buffer
 from composefs.digest import Algorithm, Digest
 from composefs.errors import IntegrityError
 
+MISSING = "the file system has no fs-verity with blocks of 4096 bytes"  # for messages
 _UNSUPPORTED = frozenset({errno.ENOTTY, errno.EOPNOTSUPP})  # what a file system without fs-verity says
-_ENABLE_ATTEMPTS = 3
-_ENABLE_PAUSE = 0.001  # seconds
+# And what one says whose blocks are smaller than those of the tree, and a kernel without the hash.
+_CANNOT_ENABLE = _UNSUPPORTED | {errno.EINVAL, errno.ENOPKG}
 
 
 def compute_digest(data: Buffer, algorithm: Algorithm) -> Digest:
@@ -132,25 +132,47 @@ def enable(fd: int, algorithm: Algorithm) -> bool:
         algorithm: the hash of the Merkle tree; blocks are 4096 bytes, unsalted.
 
     Returns:
-        True if fs-verity is enabled now, False if the file system does not have it.
+        True if fs-verity is enabled now, False if the file system does not have it, or not with such blocks.
 
     Raises:
         OSError: ETXTBSY if the file stays open for writing somewhere, or anything else the kernel says.
 
     Source: Documentation/filesystems/fsverity.rst, "FS_IOC_ENABLE_VERITY".
     """
-    for attempt in range(1, _ENABLE_ATTEMPTS + 1):
-        try:
-            _native.enable_verity(fd, algorithm.kernel_id)
-        except OSError as error:
-            if error.errno in _UNSUPPORTED:
-                return False
-            if error.errno == errno.EEXIST:
-                return True
-            # A child that another thread forks has our writable descriptor until it calls exec.
-            if error.errno != errno.ETXTBSY or attempt == _ENABLE_ATTEMPTS:
-                raise
-            time.sleep(_ENABLE_PAUSE)
-        else:
-            return True
-    raise AssertionError("the last attempt returns or raises")
+    try:
+        _native.enable_verity(fd, algorithm.kernel_id)
+    except OSError as error:
+        if error.errno in _CANNOT_ENABLE:
+            return False
+        if error.errno != errno.EEXIST:
+            raise
+    return True
+
+
+def seal(fd: int, digest: Digest, where: str, copy_to: int | None = None) -> bool:
+    """Have the kernel enforce *digest* for the file behind *fd*, and prove that it does.
+
+    Args:
+        fd: a regular file; if it is open for writing, too, it is open for reading only afterwards.
+        digest: what is expected.
+        where: the file, for messages.
+        copy_to: a directory; *fd* stands for a copy of the file, unnamed in the file system of that directory,
+            afterwards, if somebody keeps the file open for writing.  None: that is an error.
+
+    Returns:
+        True, or False if the file system does not have fs-verity, or not with blocks of 4096 bytes.
+
+    Raises:
+        IntegrityError: the kernel enforces another digest, of other contents or by another hash.
+        OSError: ETXTBSY if the file stays open for writing somewhere, or anything else the kernel says.
+    """
+    try:
+        _native.seal(fd, copy_to, digest.algorithm.kernel_id, digest.raw)
+    except OSError as error:
+        if error.errno in _CANNOT_ENABLE:
+            return False
+        if error.errno != errno.EBADMSG:
+            raise OSError(error.errno, error.strerror, where) from None
+        measured = measure(fd, digest.algorithm)
+        raise IntegrityError(where, digest.hex, measured.hex if measured else "no fs-verity") from None
+    return True

@@ -101,7 +101,7 @@ void stream_align(struct cfs_stream *stream);
 /* check.c: what an object turned out to be. */
 enum object_state {
 	OBJECT_HASHED,		/* its digest was computed */
-	OBJECT_MEASURED,	/* the kernel enforces its digest */
+	OBJECT_MEASURED,	/* the kernel enforces its digest, and all of it could be read */
 	OBJECT_NOT_OPENED,	/* as the error says */
 	OBJECT_NO_FILE,		/* but something else */
 	OBJECT_NOT_READ,		/* as the error says */

@@ -69,15 +69,15 @@ int cfs_rename(int old_dir_fd, const char *old_path, int new_dir_fd, const char 
 int cfs_reflink(int source_fd, int target_fd);
 int cfs_enable_verity(int fd, int alg, uint32_t block_size, const void *salt, size_t salt_size);
 int cfs_measure_verity(int fd, int *alg, void *digest, size_t capacity);
+
+/*
+ * Have the kernel enforce the digest of the file behind fd, which becomes read-only.  A file that others keep open for
+ * writing is replaced by a copy, unnamed in the file system of dir_fd, which fd stands for then; -1: it is not.
+ */
+int cfs_seal(int fd, int dir_fd, int alg, const void *digest, size_t digest_size);
 int cfs_syncfs(int fd);
 int cfs_store_file(int dir_fd, const void *data, size_t size);
 
-/* Which of count objects have no file xx/rest below dir_fd: missing[i] is 1 for these, else 0. */
-int cfs_missing_objects(int dir_fd, const void *digests, size_t count, size_t digest_size, uint8_t *missing);
-
-/*
- * Store objects, whose digests are back to back, in the directory dir_fd of them, unless they are there.  alg: seal them
- * by it; 0: do not.  results, of each: 1 it is stored; 0 a file of that name and size is there; else the -errno of what
 /* Contexts of file systems, mounts, loop devices. */
 int cfs_fsopen(const char *type);
 int cfs_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
@@ -89,7 +89,13 @@ int cfs_unmount(const char *path, int flags);
 int cfs_loop_find(int control_fd);
 int cfs_loop_configure(int loop_fd, int file_fd);
 
- * failed, and nothing is left behind.
+/* Which of count objects have no file xx/rest below dir_fd: missing[i] is 1 for these, else 0. */
+int cfs_missing_objects(int dir_fd, const void *digests, size_t count, size_t digest_size, uint8_t *missing);
+
+/*
+ * Store objects, whose digests are back to back, in the directory dir_fd of them, unless they are there.  alg: seal them
+ * by it; 0: do not.  results, of each: 1 it is stored; 0 a file of that name and size is there, without alg; 2 it is
+ * there, and the kernel enforces its digest, with alg; else the -errno of what failed, and nothing is left behind.
  */
 int cfs_store_objects(int dir_fd, int alg, const void *data, size_t size, const struct cfs_span *spans, size_t count,
 		      const void *digests, size_t digest_size, int *results);

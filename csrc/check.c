@@ -120,11 +120,31 @@ static bool measure(struct batch *batch, int fd, u8 *digest)
 	return ret == (int)batch->digest_size && alg == batch->alg;
 }
 
+/*
+ * Read a file of that size, of which the kernel checks what comes from the disk.
+ * Return: 0, -ENOMEM, -ECANCELED, or the -errno of pread(2).
+ */
+static int read_sealed(struct batch *batch, struct cfs_objects *objects, int fd, u64 size)
+{
+	int ret = batch->filled + PIECE_SIZE > BUFFER_SIZE ? hash_batch(batch, objects) : 0;
+
+	for (u64 offset = 0; ret == 0 && offset < size; offset += PIECE_SIZE) {
+		u64 left = size - offset;
+		ssize_t n = read_piece(fd, batch->buffer + batch->filled, left < PIECE_SIZE ? left : PIECE_SIZE, offset);
+
+		if (n < 0)
+			ret = (int)n;
+		else if (__atomic_load_n(objects->stop, __ATOMIC_RELAXED))
+			ret = -ECANCELED;
+	}
+	return ret;
+}
+
 /* Find out what an open file is.  Return: 0, or the -errno that ends it all. */
 static int check_file(struct batch *batch, struct cfs_objects *objects, size_t index, int fd)
 {
 	struct stat info;
-	int ret;
+	int ret = 0;
 
 	if (fstat(fd, &info) < 0) {
 		objects->states[index] = OBJECT_NOT_READ;
@@ -133,17 +153,18 @@ static int check_file(struct batch *batch, struct cfs_objects *objects, size_t i
 		objects->states[index] = OBJECT_NO_FILE;
 	} else if (measure(batch, fd, objects->found + index * batch->digest_size)) {
 		objects->states[index] = OBJECT_MEASURED;
+		ret = read_sealed(batch, objects, fd, info.st_size);
 	} else if (objects->require_verity) {
 		objects->states[index] = OBJECT_NOT_SEALED;
 	} else {
 		objects->states[index] = OBJECT_HASHED;
 		ret = read_file(batch, objects, index, fd, info.st_size);
-		if (ret == -ENOMEM || ret == -ECANCELED)
-			return ret;
-		if (ret < 0) {
-			objects->states[index] = OBJECT_NOT_READ;
-			objects->errors[index] = -ret;
-		}
+	}
+	if (ret == -ENOMEM || ret == -ECANCELED)
+		return ret;
+	if (ret < 0) {
+		objects->states[index] = OBJECT_NOT_READ;
+		objects->errors[index] = -ret;
 	}
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -83,9 +84,13 @@ int cfs_reflink(int source_fd, int target_fd)
 	return ioctl(target_fd, FICLONE, source_fd) < 0 ? -errno : 0;
 }
 
+#define ENABLE_ATTEMPTS	3
+#define ENABLE_PAUSE	1000000	/* nanoseconds */
+
 /* Return: 0, or the -errno of FS_IOC_ENABLE_VERITY. */
 int cfs_enable_verity(int fd, int alg, u32 block_size, const void *salt, size_t salt_size)
 {
+	static const struct timespec pause = { .tv_nsec = ENABLE_PAUSE };
 	struct fsverity_enable_arg arg = {
 		.version = 1,
 		.hash_algorithm = alg,
@@ -94,7 +99,14 @@ int cfs_enable_verity(int fd, int alg, u32 block_size, const void *salt, size_t 
 		.salt_ptr = (uintptr_t)salt,
 	};
 
-	return ioctl(fd, FS_IOC_ENABLE_VERITY, &arg) < 0 ? -errno : 0;
+	/* A child that another thread forks has our writable descriptor until it calls exec. */
+	for (int attempt = 1;; attempt++) {
+		if (ioctl(fd, FS_IOC_ENABLE_VERITY, &arg) == 0)
+			return 0;
+		if (errno != ETXTBSY || attempt == ENABLE_ATTEMPTS)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
 }
 
 /* Return: the size of the digest, or the -errno of FS_IOC_MEASURE_VERITY, -EOVERFLOW if it does not fit. */

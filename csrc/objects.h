@@ -9,4 +9,7 @@
 /* Write the path of an object, xx/rest.  Return: where rest begins. */
 const char *format_object_path(char *path, const u8 *digest, size_t digest_size);
 
+/* seal.c: does the kernel enforce that digest for the file?  Return: 1, 0 for another one, or a -errno: -ENODATA for none. */
+int is_sealed(int fd, int alg, const u8 *digest, size_t digest_size);
+
 #endif

@@ -3,34 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Have the kernel build the tree of *fd, which becomes read-only, and compare what it got.  Return: 0 or -errno. */
-static int seal(int *fd, int alg, const u8 *digest, size_t digest_size)
-{
-	char proc[sizeof("/proc/self/fd/") + 3 * sizeof(*fd)];
-	u8 measured[SHA2_DIGEST_MAX];
-	int ret, measured_alg = 0, read_only;	/* 0: gcc at -O3 does not see that it is set */
-
-	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", *fd);
-	read_only = open(proc, O_RDONLY | O_CLOEXEC);
-	if (read_only < 0)
-		return -errno;
-	close(*fd);
-	*fd = read_only;
-	ret = cfs_enable_verity(*fd, alg, 4096, NULL, 0);
-	if (ret < 0)
-		return ret;
-	ret = cfs_measure_verity(*fd, &measured_alg, measured, sizeof(measured));
-	if (ret < 0)
-		return ret;
-	if (measured_alg != alg || (size_t)ret != digest_size || memcmp(measured, digest, digest_size) != 0)
-		return -EBADMSG;
-	return 0;
-}
+/* What became of an object, see cfs_api.h; these numbers are there, and in Python. */
+enum result { OBJECT_FOUND, OBJECT_NEW, OBJECT_SEALED };
 
 /* Name the file behind fd, in a directory that may not exist yet.  Return: 0, or a -errno. */
 static int link_object(int fd, int dir_fd, const char *path)
@@ -45,6 +22,25 @@ static int link_object(int fd, int dir_fd, const char *path)
 	return cfs_link_fd(fd, dir_fd, path);
 }
 
+/* Return: what cfs_store_objects() says of what stands under the name of an object. */
+static int judge_found(int dir_fd, int alg, const char *path, const struct stat *info, size_t size, const u8 *digest,
+		       size_t digest_size)
+{
+	int fd, ret;
+
+	if (!S_ISREG(info->st_mode) || (u64)info->st_size != size)
+		return -EEXIST;
+	if (!alg)
+		return OBJECT_FOUND;
+	/* What it may be by now: never follow a link, never wait. */
+	fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	ret = is_sealed(fd, alg, digest, digest_size);
+	close(fd);
+	return ret == 1 ? OBJECT_SEALED : -EEXIST;
+}
+
 static int store_object(int dir_fd, int alg, const u8 *data, size_t size, const u8 *digest, size_t digest_size)
 {
 	char path[OBJECT_PATH_SIZE];
@@ -53,17 +49,17 @@ static int store_object(int dir_fd, int alg, const u8 *data, size_t size, const 
 
 	format_object_path(path, digest, digest_size);
 	if (fstatat(dir_fd, path, &info, AT_SYMLINK_NOFOLLOW) == 0)
-		return S_ISREG(info.st_mode) && (u64)info.st_size == size ? 0 : -EEXIST;
+		return judge_found(dir_fd, alg, path, &info, size, digest, digest_size);
 	if (errno != ENOENT)
 		return -errno;
 	fd = cfs_store_file(dir_fd, data, size);
 	if (fd < 0)
 		return fd;
-	ret = alg ? seal(&fd, alg, digest, digest_size) : 0;
+	ret = alg ? cfs_seal(fd, dir_fd, alg, digest, digest_size) : 0;
 	if (ret == 0)
 		ret = link_object(fd, dir_fd, path);
 	close(fd);
-	return ret == 0 ? 1 : ret;
+	return ret == 0 ? OBJECT_NEW : ret;
 }
 
 /* Return: 0, or -EINVAL for sizes that cannot be; what became of each object is in results. */

@@ -9,7 +9,7 @@ from composefs._native.core import DIGEST_MAX, Buffer, check, encode_path, ffi, 
 
 RENAME_NOREPLACE = 1  # <linux/fs.h>: the new name must not exist
 RENAME_EXCHANGE = 2  # both names exist and change places
-OBJECT_NEW, OBJECT_FOUND = 1, 0  # of `store_objects`
+OBJECT_FOUND, OBJECT_NEW, OBJECT_SEALED = 0, 1, 2  # of `store_objects`
 
 
 def link_fd(fd: int, dir_fd: int, path: str) -> None:
@@ -52,6 +52,8 @@ def reflink(source_fd: int, target_fd: int) -> None:
 def enable_verity(fd: int, alg: int, block_size: int = 4096, salt: bytes = b"") -> None:
     """Ask the kernel to build the tree of the file behind *fd* and to check every read from now on.
 
+    Where somebody has the file open for writing, this is tried three times in three milliseconds.
+
     Args:
         fd: open for reading only; nobody may have the file open for writing.
         alg: the hash.
@@ -79,6 +81,23 @@ def measure_verity(fd: int, capacity: int = DIGEST_MAX) -> tuple[int, bytes]:
     target = ffi.from_buffer(out)
     size = check(lib.cfs_measure_verity(fd, alg, target, len(target)))
     return alg[0], bytes(out[:size])
+
+
+def seal(fd: int, dir_fd: int | None, alg: int, digest: bytes) -> None:
+    """Have the kernel enforce *digest* for the file behind *fd*, and prove that it does.
+
+    Args:
+        fd: is reopened for reading only, if it was open for writing.
+        dir_fd: where others keep the file open for writing, *fd* stands for a copy afterwards, unnamed in the file
+            system of this directory; None: that is an error.
+        alg: the hash.
+        digest: what is expected.
+
+    Raises:
+        OSError: EBADMSG if the contents have another digest, which the kernel enforces from now on; or as
+            FS_IOC_ENABLE_VERITY.
+    """
+    check(lib.cfs_seal(fd, -1 if dir_fd is None else dir_fd, alg, ffi.from_buffer(digest), len(digest)))
 
 
 def syncfs(fd: int) -> None:
@@ -127,7 +146,7 @@ class ObjectState(IntEnum):
     """What an object turned out to be, as `enum object_state` of csrc/cfs.h."""
 
     HASHED = 0  # its digest was computed
-    MEASURED = 1  # the kernel enforces its digest
+    MEASURED = 1  # the kernel enforces its digest, and all of it could be read
     NOT_OPENED = 2  # as the error says
     NO_FILE = 3  # but something else
     NOT_READ = 4  # as the error says
@@ -190,7 +209,8 @@ def store_objects(dir_fd: int, alg: int, data: Buffer, spans: Buffer, digests: B
         digests: of them, back to back.
 
     Returns:
-        For each 1 if it is stored now, 0 if a file of that name and size is there, else the negative errno of what
+        For each `OBJECT_NEW` if it is stored now; `OBJECT_SEALED` if it is there, and the kernel enforces its digest by
+        *alg*; `OBJECT_FOUND`, without *alg*, if a file of that name and size is there; else the negative errno of what
         failed, and nothing is left behind.
     """
     where, names = ffi.from_buffer("struct cfs_span[]", spans), ffi.from_buffer(digests)

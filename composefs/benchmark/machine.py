@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import platform
 from dataclasses import dataclass
@@ -12,11 +11,9 @@ from composefs import _native, verity
 from composefs.cpus import cpu_quota, read_lines
 from composefs.digest import Algorithm
 from composefs.mountinfo import find_mount
+from composefs.repository.staging import NO_UNNAMED_FILES
 
 _UNKNOWN = "an unknown file system"
-_NO_UNNAMED_FILES = frozenset(
-    [errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS]
-)  # what O_TMPFILE gives where it is unknown
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def _has_unnamed_files(dir_fd: int) -> bool:
     try:
         os.close(_native.store_file(dir_fd, b""))
     except OSError as error:
-        if error.errno in _NO_UNNAMED_FILES:
+        if error.errno in NO_UNNAMED_FILES:
             return False
         raise
     return True

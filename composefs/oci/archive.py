@@ -11,9 +11,11 @@ from composefs.errors import FormatError, IntegrityError, UsageError
 from composefs.oci.names import find_layer, layer_name
 from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stats import Stats
+from composefs.oci.storing import Sealers
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, check_ref
 from composefs.splitstream import ContentType
+from composefs.tasks import do_now
 
 _SLOT_SIZE = 1 << 18  # bytes read at a time
 _MAGIC_NUMBERS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -70,11 +72,15 @@ def _store(repository: Repository, archive: BinaryIO, diff_id: str, stats: Stats
     first = slot = archive.read(_SLOT_SIZE)
     with closing(repository.streams.writer(ContentType.LAYER)) as writer:
         try:
-            with closing(ArchiveSplitter(repository, writer, label, stats)) as splitter:
+            sealers = Sealers(repository)
+            splitter = ArchiveSplitter(repository, writer, label, stats, storing=sealers.storing(do_now))
+            with closing(splitter), closing(sealers):
                 while slot:
                     splitter.feed(slot)
+                    sealers.check()
                     slot = archive.read(_SLOT_SIZE)
                 got = splitter.finish()
+                sealers.finish()
         except FormatError:
             for magic, kind in _MAGIC_NUMBERS.items():
                 if first.startswith(magic):

@@ -21,6 +21,7 @@ from composefs.oci.progress import Pen
 from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stages import Ahead, Behind
 from composefs.oci.stats import Stats
+from composefs.oci.storing import Sealers
 from composefs.repository import Repository
 from composefs.repository.durable import DurableObjects
 from composefs.splitstream import ContentType
@@ -107,16 +108,21 @@ def _store_archive(
     kept = KeptIndex()
     indexer = Indexer(kept.add) if job.wants_index else None
     storing, compressing = (Behind(_DEPTH, pen.has_idle_cpus) for _ in range(2))
+    sealers = Sealers(repository)
     with closing(repository.streams.writer(ContentType.LAYER, compressing.do)) as writer:
-        archive = ArchiveSplitter(repository, writer, job.label, stats, indexer=indexer, store=storing.do)
+        archive = ArchiveSplitter(
+            repository, writer, job.label, stats, indexer=indexer, storing=sealers.storing(storing.do)
+        )
         slots = Ahead(_watched(decompress(blob, job.compression), blob), _DEPTH, pen.has_idle_cpus)
         try:
-            with closing(archive), closing(storing), closing(compressing), closing(slots):
+            with closing(archive), closing(sealers), closing(storing), closing(compressing), closing(slots):
                 for slot in slots:
                     archive.feed(slot)
                     storing.check()
+                    sealers.check()
                 got = archive.finish()
                 storing.finish()
+                sealers.finish()
                 compressing.finish()
         except FormatError:
             blob.verify()  # a damaged blob says more than what its damage led to

@@ -6,6 +6,10 @@ C takes the plain entries of a slot, which are most, at once: headers, digests, 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
+
 from composefs import _native
 from composefs._native import StreamHash
 from composefs.digest import Algorithm
@@ -13,11 +17,12 @@ from composefs.errors import IntegrityError
 from composefs.oci.index import Indexer, Kind
 from composefs.oci.rows import Rows
 from composefs.oci.stats import Stats
+from composefs.oci.storing import Storing
 from composefs.repository import Repository
 from composefs.repository.objects import ObjectStore, ObjectWriter, Stored
 from composefs.splitstream import SplitstreamWriter
 from composefs.tar import BLOCK, Content, Entry, Inline, TarSplitter
-from composefs.tasks import Do, Task, do_now
+from composefs.tasks import Task, do_now
 from composefs.verity import DigestBuilder
 
 _GATHERED_MAX = 1 << 23  # bytes of a file that is put together in memory; a guess: larger ones are few
@@ -33,7 +38,7 @@ class ArchiveSplitter:
         label: of the archive, for messages.
         stats: counts the objects.
         indexer: is told each entry.
-        store: does what stores objects.
+        storing: does what stores objects; by default that is done at once.
     """
 
     def __init__(
@@ -44,15 +49,18 @@ class ArchiveSplitter:
         stats: Stats,
         *,
         indexer: Indexer | None = None,
-        store: Do = do_now,
+        storing: Storing | None = None,
     ) -> None:
+        storing = storing if storing is not None else Storing.in_turn(do_now)
         algorithm = repository.algorithm
         self._objects, self._writer, self._stats, self._indexer = repository.objects, writer, stats, indexer
+        self._digest_size = algorithm.digest_size
         self._hash = StreamHash(algorithm.kernel_id)
         self._splitter = TarSplitter(label, indexer.add if indexer is not None else None)
         self._cutter = _native.TarCutter(algorithm.kernel_id, algorithm.digest_size)
-        self._store = store
-        self._contents = _Contents(repository.objects, algorithm, stats, self._hash, store)
+        self._storing = storing
+        self._counting = threading.Lock()  # of the stats
+        self._contents = _Contents(repository.objects, algorithm, self._count, self._hash, storing)
         self._offset = 0  # of the next slot in the archive
         self._pause = 1
 
@@ -109,7 +117,7 @@ class ArchiveSplitter:
             return None
         rows = Rows.of(part.texts)
         if part.spans:
-            self._store(lambda: _store_part(self._objects, self._stats, slot, part))
+            self._store_part(slot, part)
         self._writer.mixed(memoryview(slot), position, part.end, part.spans, part.digests)
         if indexer is not None:
             indexer.add_rows(rows)
@@ -118,21 +126,34 @@ class ArchiveSplitter:
         self._splitter.skip_entries(part.offset, part.padding, (last, slot[start : start + BLOCK]))
         return part
 
+    def _store_part(self, slot: bytes, part: _native.TarPart) -> None:
+        """Have the objects of *part*, which lie in *slot*, stored."""
+        count, count_max = len(part.spans) // _native.SPAN_SIZE, self._storing.count_max
+        for first in range(0, count, count_max):
+            self._storing.apart(partial(self._store_some, slot, part, first, min(first + count_max, count)), len(slot))
 
-def _store_part(objects: ObjectStore, stats: Stats, slot: bytes, part: _native.TarPart) -> None:
-    """Store the objects of *part*, which lie in *slot*."""
-    sizes = memoryview(part.spans).cast("Q")[1::2]
-    done = 0
-    try:
-        for size, stored in zip(sizes, objects.ensure_spans(slot, part.spans, part.digests), strict=True):
-            stats.count(stored, size)
-            done += 1
-    except (OSError, IntegrityError) as error:
-        rows = Rows.of(part.texts)
-        row = [row for row, kind in enumerate(rows.kinds) if kind == Kind.OBJECT][done]
-        name = rows.path(row).decode("utf-8", "backslashreplace")
-        error.add_note(_while_storing(name, rows.offsets[row]))
-        raise
+    def _store_some(self, slot: bytes, part: _native.TarPart, first: int, end: int) -> None:
+        """Store the objects of *part* from number *first* up to *end*, which is not one of them."""
+        digest_size = self._digest_size
+        spans = part.spans[first * _native.SPAN_SIZE : end * _native.SPAN_SIZE]
+        digests = part.digests[first * digest_size : end * digest_size]
+        done: list[Stored] = []
+        try:
+            done.extend(self._objects.ensure_spans(slot, spans, digests))
+        except (OSError, IntegrityError) as error:
+            rows = Rows.of(part.texts)
+            row = [row for row, kind in enumerate(rows.kinds) if kind == Kind.OBJECT][first + len(done)]
+            name = rows.path(row).decode("utf-8", "backslashreplace")
+            error.add_note(_while_storing(name, rows.offsets[row]))
+            raise
+        sizes = memoryview(spans).cast("Q")[1::2]
+        with self._counting:
+            for size, stored in zip(sizes, done, strict=True):
+                self._stats.count(stored, size)
+
+    def _count(self, stored: Stored, entry: Entry) -> None:
+        with self._counting:
+            self._stats.count(stored, entry.size)
 
 
 def _while_storing(name: str, offset: int) -> str:
@@ -143,10 +164,15 @@ class _Contents:
     """Make objects of the contents that come out of a splitter, in memory if they are small enough."""
 
     def __init__(
-        self, objects: ObjectStore, algorithm: Algorithm, stats: Stats, archive_hash: StreamHash, store: Do
+        self,
+        objects: ObjectStore,
+        algorithm: Algorithm,
+        count: Callable[[Stored, Entry], object],
+        archive_hash: StreamHash,
+        storing: Storing,
     ) -> None:
-        self._objects, self._algorithm, self._stats = objects, algorithm, stats
-        self._hash, self._store = archive_hash, store
+        self._objects, self._algorithm, self._count = objects, algorithm, count
+        self._hash, self._storing = archive_hash, storing
         self._builder = DigestBuilder(algorithm)
         self._pieces: list[memoryview] = []
         self._writer: ObjectWriter | None = None
@@ -163,16 +189,16 @@ class _Contents:
         if entry.size <= _GATHERED_MAX:
             self._pieces.append(data)
             if digest is not None:
-                pieces = self._pieces
-                self._do(entry, lambda: self._count(self._objects.ensure_gathered(pieces, digest), entry))
+                store = partial(self._store_gathered, self._pieces, digest, entry)
+                self._storing.apart(partial(_told, entry.name, entry.offset, store), entry.size)
         else:
             if position == 0:
                 _told(entry.name, entry.offset, self._begin)
             writer = self._writer
             assert writer is not None
-            self._do(entry, lambda: writer.append(data))
+            self._do_in_order(entry, lambda: writer.append(data))
             if digest is not None:
-                self._do(entry, lambda: self._finish(writer, digest, entry))
+                self._do_in_order(entry, lambda: self._finish(writer, digest, entry))
         return digest
 
     def close(self) -> None:
@@ -184,16 +210,16 @@ class _Contents:
         self._writer = self._objects.writer()
         self._open.add(self._writer)
 
+    def _store_gathered(self, pieces: list[memoryview], digest: bytes, entry: Entry) -> None:
+        self._count(self._objects.ensure_gathered(pieces, digest), entry)
+
     def _finish(self, writer: ObjectWriter, digest: bytes, entry: Entry) -> None:
         self._count(writer.finish(digest), entry)
         self._open.discard(writer)
 
-    def _do(self, entry: Entry, task: Task) -> None:
+    def _do_in_order(self, entry: Entry, task: Task) -> None:
         """Have *task* done; an error names *entry*."""
-        self._store(lambda: _told(entry.name, entry.offset, task))
-
-    def _count(self, stored: Stored, entry: Entry) -> None:
-        self._stats.count(stored, entry.size)
+        self._storing.in_order(lambda: _told(entry.name, entry.offset, task))
 
 
 def _told(name: str, offset: int, task: Task) -> None:

@@ -78,26 +78,34 @@ class Ahead(Generic[_T]):
 
 
 class Behind:
-    """Do tasks in order, in a thread as soon as *may_begin*, at most *depth* waiting; `finish`, then `close`."""
+    """Do tasks, in threads as soon as *may_begin*; `finish`, then `close`.
 
-    def __init__(self, depth: int, may_begin: Callable[[], bool]) -> None:
-        self._depth, self._may_begin = depth, may_begin
+    Args:
+        depth: room, for what waits and what is being done.
+        may_begin: asked before each task, until it says yes.
+        threads: with one, tasks are done in order.
+    """
+
+    def __init__(self, depth: int, may_begin: Callable[[], bool], threads: int = 1) -> None:
+        self._depth, self._may_begin, self._thread_count = depth, may_begin, threads
         self._room: SimpleQueue[None] = SimpleQueue()
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[Task, int] | None] = SimpleQueue()
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._has_ended = False
+        self._lock = threading.Lock()  # of who takes room: several at a time would wait for each other
 
-    def do(self, task: Task) -> None:
-        """Have *task* done, or raise what an earlier one has raised."""
-        if self._thread is None:
-            if self._has_ended or not self._may_begin():
-                task()
+    def do(self, task: Task, size: int = 1) -> None:
+        """Have *task* done, which takes *size* of the room, or raise what an earlier one has raised."""
+        with self._lock:
+            if self._begins():
+                self.check()
+                size = min(size, self._depth)
+                for _ in range(size):
+                    self._room.get()
+                self._tasks.put((task, size))
                 return
-            self._begin()
-        self.check()
-        self._room.get()
-        self._tasks.put(task)
+        task()
 
     def check(self) -> None:
         """Raise what a task has raised."""
@@ -110,26 +118,37 @@ class Behind:
         self.check()
 
     def close(self) -> None:
-        """End the thread, which finishes what it has been given unless something was raised."""
-        self._tasks.put(None)
-        _join(self._thread)
-        self._thread, self._has_ended = None, True
+        """End the threads, which finish what they have been given unless something was raised."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            _join(thread)
+        self._threads, self._has_ended = [], True
 
-    def _begin(self) -> None:
+    def _begins(self) -> bool:
+        """Tell whether there are threads, which are begun now if they may."""
+        if self._threads:
+            return True
+        if self._has_ended or not self._may_begin():
+            return False
         for _ in range(self._depth):
             self._room.put(None)
-        self._thread = threading.Thread(target=self._run, name="composefs-behind")
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="composefs-behind") for _ in range(self._thread_count)]
+        for thread in self._threads:
+            thread.start()
+        return True
 
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (given := self._tasks.get()) is not None:
+            task, size = given
             try:
                 if self._error is None:
                     task()
             except BaseException as error:
                 self._error = error
-            del task  # and what it holds, before the next one comes
-            self._room.put(None)
+            del given, task  # and what it holds, before the next one comes
+            for _ in range(size):
+                self._room.put(None)
 
 
 def _join(thread: threading.Thread | None) -> None:

@@ -57,13 +57,21 @@ class Repository:
         self.objects.load_durable = self.streams.load_durable
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, upgrade: bool = True, require_verity: bool = False) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        upgrade: bool = True,
+        require_verity: bool = False,
+        insecure: bool = False,
+    ) -> Self:
         """Open the repository at *path*; waits while another process collects garbage there.
 
         Args:
             path: its directory.
             upgrade: write the `meta.json` that repositories of old tools lack.
             require_verity: refuse a repository that was made without fs-verity.
+            insecure: do not require fs-verity, although the repository does.
 
         Raises:
             NotFoundError: there is none.
@@ -81,7 +89,7 @@ class Repository:
             found.check(text)
             if require_verity and not sealed:
                 raise RepositoryError(text, "was made without fs-verity")
-            return cls(text, fd, found, verity=sealed)
+            return cls(text, fd, found, verity=sealed and not insecure)
         except BaseException:
             os.close(fd)
             raise
@@ -188,6 +196,14 @@ class Repository:
             yield
         finally:
             os.close(fd)
+
+    def open_objects(self) -> int:
+        """Return a new descriptor of the directory of objects, to mount it; the caller closes it.
+
+        Raises:
+            FileNotFoundError: there is none, and so no object.
+        """
+        return os.open(OBJECTS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
 
     def sync(self) -> None:
         """Wait until all objects are on disk; names of streams and images come after this."""

@@ -126,7 +126,7 @@ def _create_in(dir_fd: int, path: str, wanted: Meta, *, require_verity: bool | N
         if require_verity is not False and meta.write(dir_fd, wanted, seal=True):
             return True
         if require_verity:
-            raise RepositoryError(path, "its file system has no fs-verity (ext4: mkfs or tune2fs -O verity)")
+            raise RepositoryError(path, f"{verity.MISSING} (ext4: mkfs -b 4096 -O verity, or tune2fs -O verity)")
         return meta.write(dir_fd, wanted, seal=False)
     except FileExistsError:  # another process was faster
         return _create_in(dir_fd, path, wanted, require_verity=require_verity)

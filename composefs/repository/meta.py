@@ -5,9 +5,9 @@ Source: composefs-rs, doc/repository.md; the bytes written are those of composef
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -15,6 +15,7 @@ from composefs import _native, verity
 from composefs.digest import Algorithm
 from composefs.erofs import VERSIONS as EROFS_VERSIONS
 from composefs.errors import FormatError, RepositoryError
+from composefs.repository.staging import NO_UNNAMED_FILES
 
 NAME = "meta.json"
 VERSION = 1  # of the repository format
@@ -133,10 +134,13 @@ def read(dir_fd: int, path: str) -> tuple[Meta, bool]:
 
     Raises:
         FileNotFoundError: there is no `meta.json`.
-        FormatError: it cannot be understood.
+        FormatError: it cannot be understood, or is no file.
         IntegrityError: it is sealed with another algorithm than it names.
     """
     fd = os.open(NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FormatError(f"{path}/{NAME}", 0, "no regular file")
     with open(fd, "rb") as file:
         meta = Meta.parse(file.read(_SIZE_MAX), f"{path}/{NAME}")
         sealed = verity.measure(fd, meta.algorithm) is not None
@@ -152,23 +156,21 @@ def write(dir_fd: int, meta: Meta, *, seal: bool) -> bool:
     Raises:
         FileExistsError: there is one already.
     """
-    name = None
+    name, packed = None, meta.pack()
+    copy_to: int | None = dir_fd
     try:
         fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE, dir_fd=dir_fd)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS):
+        if error.errno not in NO_UNNAMED_FILES:
             raise
-        name = f".{NAME}-{os.urandom(6).hex()}"
+        name, copy_to = f".{NAME}-{os.urandom(6).hex()}", None
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE, dir_fd=dir_fd)
     try:
         with open(fd, "wb", closefd=False) as file:
-            file.write(meta.pack())
+            file.write(packed)
         os.fsync(fd)
-        if seal:
-            writable, fd = fd, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            os.close(writable)  # a file that is open for writing cannot be sealed
-            if not verity.enable(fd, meta.algorithm):
-                return False
+        if seal and not verity.seal(fd, verity.compute_digest(packed, meta.algorithm), NAME, copy_to):
+            return False
         if name is None:
             _native.link_fd(fd, dir_fd, NAME)
         else:

@@ -38,6 +38,8 @@ DIRECTORY = "objects"
 # Why a file cannot get another name, or cannot be sealed: another file system; owner and mode (protected_hardlinks in
 # proc(5)); too many names, or none left; open for writing.
 _NO_LINK = frozenset([errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOENT, errno.ETXTBSY])
+# Why a file of somebody else, or one that somebody writes to, cannot be sealed; or one that cannot be read.
+_NO_SEAL = frozenset([errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.EIO])
 _NO_FILE = frozenset([errno.ELOOP, errno.ENXIO])  # why what is a link, or a socket, cannot be opened
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
@@ -82,6 +84,11 @@ class ObjectStore:
         """Close the directory."""
         self._staging.close()
 
+    @property
+    def seals(self) -> bool:
+        """Whether the kernel enforces the digests of new objects, which takes longer: it does wherever it can."""
+        return self._staging.seals
+
     def ensure(self, data: Buffer) -> Stored:
         """Store the object that is *data*: digest first, so that what exists is not written again.
 
@@ -108,7 +115,7 @@ class ObjectStore:
         for number, (digest, result) in enumerate(zip(each, results, strict=True)):
             if result == _native.OBJECT_NEW:
                 yield digest, True
-            elif result == _native.OBJECT_FOUND and self._is_durable(digest):
+            elif result == _native.OBJECT_SEALED or (result == _native.OBJECT_FOUND and self._is_durable(digest)):
                 yield digest, False
             else:  # to be proved, or written in another way, or to be told why not
                 offset = where[2 * number]
@@ -324,21 +331,38 @@ class ObjectStore:
         """Tell whether the object at *path* may stand for *digest*: the cheapest proof that a crash cannot fool.
 
         1. Another size, or no regular file, or seen to be broken: no.
-        2. A named stream refers to it, so it was flushed: yes (not where fs-verity is required).
-        3. The kernel measures it: it says.
+        2. The file system has fs-verity: the kernel measures it, after it was enabled, so that it says.
+        3. Where that cannot be, and need not be: a named stream refers to it, so it was flushed: yes.
         4. Otherwise its contents are hashed.
         """
         if not stat.S_ISREG(info.st_mode) or info.st_size != size or digest in self._broken:
             return False
-        if self._is_durable(digest):
+        if not self._staging.seals and self._is_durable(digest):
             return True
         fd = os.open(path, _READ_FLAGS, dir_fd=self._staging.directory())
         try:
-            return self._prove(fd) == digest
-        except IntegrityError:  # sealed with another algorithm
+            if self._staging.seals and self._is_sealed(fd, digest, path):
+                return True
+            if self._require_verity:
+                return False
+            return self._is_durable(digest) or self._prove(fd) == digest
+        except IntegrityError:  # sealed, with another digest or algorithm
             return False
         finally:
             os.close(fd)
+
+    def _is_sealed(self, fd: int, digest: bytes, path: str) -> bool:
+        """Tell whether the kernel enforces *digest* for the object *fd*, from now on if it did not before.
+
+        Raises:
+            IntegrityError: it enforces another one.
+        """
+        try:
+            return verity.seal(fd, Digest(self._algorithm, digest), f"{self._where}/{path}")
+        except OSError as error:
+            if error.errno not in _NO_SEAL:
+                raise
+            return False
 
     def _is_durable(self, digest: bytes) -> bool:
         """Tell whether the object *digest* needs no proof, if it exists and has the right size."""

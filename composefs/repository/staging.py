@@ -12,12 +12,11 @@ import threading
 
 from composefs import _native, verity
 from composefs._native import Buffer
-from composefs.digest import Algorithm, object_path
-from composefs.errors import IntegrityError
+from composefs.digest import Algorithm, Digest, object_path
 
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
-_UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
+NO_UNNAMED_FILES = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
 
 
 class StagingArea:
@@ -29,16 +28,12 @@ class StagingArea:
         name: of the directory of objects.
         algorithm: of the objects' names.
         require_verity: fail where the kernel cannot enforce the digests.
-
-    Attributes:
-        has_verity: whether the file system has fs-verity; until it says no.
     """
 
     def __init__(self, repository_fd: int, path: str, name: str, algorithm: Algorithm, *, require_verity: bool) -> None:
         self._repository_fd, self._name = repository_fd, name
         self.where, self.algorithm, self.requires_verity = f"{path}/{name}", algorithm, require_verity
-        self.has_verity = True
-        self._was_asked = False  # about fs-verity
+        self._has_verity: bool | None = None  # whether the file system has fs-verity; until it was asked
         self._has_unnamed_files = True  # until the file system says no
         self._no_reflinks: set[int] = set()  # devices with whose files no blocks can be shared
         self._directory_fd: int | None = None
@@ -53,7 +48,21 @@ class StagingArea:
     @property
     def seals(self) -> bool:
         """Whether to enable fs-verity for what is published."""
-        return self.has_verity or self.requires_verity
+        if self.requires_verity:
+            return True
+        if self._has_verity is None:
+            self._has_verity = verity.is_known(self.directory(make=True))  # or each would be written in vain
+        return self._has_verity
+
+    def cannot_seal(self, path: str) -> None:
+        """Remember that the object at *path* could not be sealed, and so no other can.
+
+        Raises:
+            OSError: they must be.
+        """
+        if self.requires_verity:
+            raise self.located(OSError(errno.EOPNOTSUPP, verity.MISSING), path)
+        self._has_verity = False
 
     def directory(self, *, make: bool = False) -> int:
         """Return the directory, opened at the first need; if *make*, it is made where it is missing."""
@@ -76,7 +85,7 @@ class StagingArea:
             try:
                 return Staging(self, _native.store_file(directory, data), None)
             except OSError as error:
-                if error.errno not in _UNSUPPORTED:
+                if error.errno not in NO_UNNAMED_FILES:
                     raise self.located(error, ".") from None
                 self._has_unnamed_files = False
         name = f".tmp-object-{os.urandom(6).hex()}"
@@ -94,16 +103,13 @@ class StagingArea:
 
     def named(self, fd: int) -> Staging:
         """Return the file behind *fd*, which has a name somewhere else and stays the caller's."""
-        return Staging(self, os.dup(fd), None)
+        return Staging(self, os.dup(fd), None, is_ours=False)
 
     def store(self, data: Buffer, spans: bytes, digests: bytes) -> list[int]:
         """Store many objects that lie in *data*, as `_native.store_objects` does; all fail without `O_TMPFILE`."""
         if not self._has_unnamed_files:
             return [-errno.EOPNOTSUPP] * (len(spans) // _native.SPAN_SIZE)
         directory = self.directory(make=True)
-        if not self._was_asked:
-            self._was_asked = True
-            self.has_verity = self.has_verity and verity.is_known(directory)  # or each would be written in vain
         kernel_id = self.algorithm.kernel_id if self.seals else 0
         return _native.store_objects(directory, kernel_id, data, spans, digests)
 
@@ -121,10 +127,10 @@ class StagingArea:
 
 
 class Staging:
-    """A file being written: unnamed, or with the temporary *name*."""
+    """A file being written: unnamed, or with the temporary *name*; one that is not ours has names already."""
 
-    def __init__(self, area: StagingArea, fd: int, name: str | None) -> None:
-        self._area, self.fd, self._name = area, fd, name
+    def __init__(self, area: StagingArea, fd: int, name: str | None, *, is_ours: bool = True) -> None:
+        self._area, self.fd, self._name, self._is_ours = area, fd, name, is_ours
         self._closed = False
 
     def write(self, data: Buffer) -> None:
@@ -203,19 +209,11 @@ class Staging:
         self._name = None
 
     def _seal(self, digest: bytes, path: str) -> None:
-        """Enable fs-verity, where it exists, and have the kernel confirm the digest."""
+        """Have the kernel enforce the digest, if it can; a file of ours may be replaced by a copy for that."""
         area = self._area
-        writable, self.fd = self.fd, os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
-        os.close(writable)
-        if verity.enable(self.fd, area.algorithm):
-            measured = verity.measure(self.fd, area.algorithm)
-            if measured is None or measured.raw != digest:
-                where = f"{area.where}/{path}"
-                raise IntegrityError(where, digest.hex(), measured.hex if measured else "no fs-verity")
-        elif area.requires_verity:
-            raise area.located(OSError(errno.EOPNOTSUPP, "the file system has no fs-verity"), path)
-        else:
-            area.has_verity = False
+        copy_to = area.directory() if self._is_ours and self._name is None else None
+        if not verity.seal(self.fd, Digest(area.algorithm, digest), f"{area.where}/{path}", copy_to):
+            area.cannot_seal(path)
 
 
 def make_directory(name: str, dir_fd: int) -> None:

@@ -48,7 +48,8 @@ def scan_directory(
         hard_links: make one leaf of what is one file; otherwise every name gets its own.
         devices: read block and character devices; otherwise they are passed over.
         xattrs: which extended attributes are read.
-        workers: threads that hash or store; by default one for each CPU that this process may use.
+        workers: threads that hash or store; by default one for each CPU that this process may use, and more where
+            what is stored is sealed.
         executor: threads to use instead of own ones; they stay open.  Processes will not do: files are handed over
             open.
 
@@ -56,7 +57,7 @@ def scan_directory(
         TreeError: something changed while it was read; names it, and what changed.
         OSError: something could not be read or stored; with its path.
     """
-    count = workers if workers is not None else available_cpus()
     digester = hasher(algorithm) if store is None else storer(store, sharing)
+    count = workers if workers is not None else max(available_cpus(), digester.workers_min)
     with Contents(digester, workers=min(count, _WORKERS_MAX), executor=executor) as contents:
         return Walk(contents, xattrs=xattrs, hard_links=hard_links, devices=devices).run(os.fsencode(path))

@@ -22,6 +22,7 @@ from composefs.tree import Object
 _BATCH_COUNT = 32  # files of a batch
 _BATCH_SIZE = 1 << 20  # bytes; a batch that has them is large enough
 _STORED_SMALL_MAX = 1 << 18  # bytes; to hash and write more takes longer than to wait for the GIL
+_SEALING_WORKERS = 8  # who enables fs-verity mostly waits, see oci/storing.py; a guess
 _OPEN_MAX = 512  # files open at a time; by default a process may have 1024 of all kinds
 
 
@@ -45,6 +46,7 @@ class Digester(NamedTuple):
     small_max: int  # bytes; a larger file is worth a thread of its own, and comes alone
     small_on_threads: bool  # whether a batch of others is worth one, too
     may_link: bool = False  # whether a file can get another name, which changes its ctime
+    workers_min: int = 1  # threads that are worth it whatever CPUs there are
 
 
 def hasher(algorithm: Algorithm) -> Digester:
@@ -68,7 +70,7 @@ def storer(store: ObjectStore, sharing: Sharing) -> Digester:
     """Return what stores files in *store*.
 
     To store a small file takes a dozen short system calls, and after each a thread would wait for the GIL: 200,000 of
-    them took 8.0 s without threads, and 9.7 s with one.
+    them took 8.0 s without threads, and 9.7 s with one.  To seal it, too, takes longer than all that.
     """
 
     def digest_files(files: list[OpenFile], checkpoint: Checkpoint) -> Iterator[Digested]:
@@ -76,7 +78,13 @@ def storer(store: ObjectStore, sharing: Sharing) -> Digester:
             checkpoint()
             yield store.ensure_file(file.fd, sharing, checkpoint)[0], *_size_and_ctime(file.fd)
 
-    return Digester(digest_files, _STORED_SMALL_MAX, small_on_threads=False, may_link=sharing is Sharing.HARD_LINK)
+    return Digester(
+        digest_files,
+        _STORED_SMALL_MAX,
+        small_on_threads=store.seals,
+        may_link=sharing is Sharing.HARD_LINK,
+        workers_min=_SEALING_WORKERS if store.seals else 1,
+    )
 
 
 def _size_and_ctime(fd: int) -> tuple[int, int]:

@@ -41,6 +41,55 @@ static void remove_objects(int dir_fd, const u8 *digests, size_t digest_size)
 	}
 }
 
+static int measured_alg;
+static size_t measured_size;	/* of the digest */
+
+static int ioctl_measures(unsigned long request, void *arg)
+{
+	u16 head[] = { measured_alg, measured_size };
+
+	if (request != 0xc0046686) {	/* FS_IOC_MEASURE_VERITY */
+		errno = ENOTTY;
+		return -1;
+	}
+	memcpy(arg, head, sizeof(head));
+	memset((u8 *)arg + sizeof(head), 0x5a, measured_size);
+	return 0;
+}
+
+/* What the kernel enforces is believed, and read, since it checks only what is read. */
+static void check_sealed(int alg, int dir_fd, size_t digest_size, struct cfs_objects *objects)
+{
+	const int stop = 1, *goes_on = objects->stop;
+
+	fake_ioctl = ioctl_measures;
+	measured_alg = alg;
+	measured_size = digest_size;
+	for (objects->require_verity = 0; objects->require_verity < 2; objects->require_verity++) {
+		CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == 0);
+		for (size_t i = 0; i < COUNT; i++) {
+			CHECK(objects->states[i] == OBJECT_MEASURED && objects->errors[i] == 0);
+			CHECK(objects->found[i * digest_size] == 0x5a);
+		}
+		read_error = EIO;
+		CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == 0);
+		for (size_t i = 0; i < COUNT; i++) {
+			CHECK(objects->states[i] == (sizes[i] ? OBJECT_NOT_READ : OBJECT_MEASURED));
+			CHECK(objects->errors[i] == (sizes[i] ? EIO : 0));
+		}
+		read_error = 0;
+		objects->stop = &stop;
+		CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == -ECANCELED);
+		objects->stop = goes_on;
+	}
+	measured_alg = 3 - alg;
+	objects->require_verity = 1;
+	CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == 0);
+	CHECK(objects->states[1] == OBJECT_NOT_SEALED);
+	objects->require_verity = 0;
+	fake_ioctl = NULL;
+}
+
 static void check_states(int alg, int dir_fd, const u8 *digests, size_t digest_size)
 {
 	u8 found[COUNT * SHA2_DIGEST_MAX], states[COUNT];
@@ -66,6 +115,7 @@ static void check_states(int alg, int dir_fd, const u8 *digests, size_t digest_s
 	CHECK(cfs_check_objects(alg, dir_fd, digest_size, &objects) == -ECANCELED);
 	stop = 0;
 
+	check_sealed(alg, dir_fd, digest_size, &objects);
 	objects.require_verity = 1;
 	CHECK(cfs_check_objects(alg, dir_fd, digest_size, &objects) == 0);
 	CHECK(states[0] == OBJECT_NOT_SEALED);

@@ -168,6 +168,8 @@ static void test_wrong(int dir_fd)
 
 /* A kernel that seals: what it says of each request, and what it measures then. */
 static int enable_errno, measure_errno;
+static int busy_count;		/* requests that find the file open for writing, before that */
+static int enable_count;
 static u16 measured[2];		/* hash and size */
 static u8 measured_byte;
 
@@ -175,7 +177,8 @@ static int ioctl_seals(unsigned long request, void *arg)
 {
 	bool enables = request == 0x40806685;	/* FS_IOC_ENABLE_VERITY */
 
-	errno = enables ? enable_errno : measure_errno;
+	enable_count += enables;
+	errno = enables ? (busy_count-- > 0 ? ETXTBSY : enable_errno) : measure_errno;
 	if (errno)
 		return -1;
 	if (!enables) {
@@ -185,47 +188,128 @@ static int ioctl_seals(unsigned long request, void *arg)
 	return 0;
 }
 
-/* What is sealed gets its name only if the kernel has the same digest. */
+/* The kernel as it is where all goes well. */
+static void set_kernel(void)
+{
+	enable_errno = measure_errno = busy_count = enable_count = 0;
+	measured[0] = 2;
+	measured[1] = 64;
+	measured_byte = 0x5a;
+	fake_ioctl = ioctl_seals;
+}
+
+#define ATTEMPTS	3	/* of each file that is open for writing */
+#define COPIES		8
+
+/* What is sealed gets its name only if the kernel has the same digest; what is there is proved. */
 static void test_seal(int dir_fd)
 {
 	static const struct {
 		int enable_errno, measure_errno;
 		u16 alg, size;
 		u8 byte;
-		int result;
+		int busy_count, result;
 	} cases[] = {
-		{ EOPNOTSUPP, 0, 2, 64, 0x5a, -EOPNOTSUPP },
-		{ ETXTBSY, 0, 2, 64, 0x5a, -ETXTBSY },
-		{ 0, ENODATA, 2, 64, 0x5a, -ENODATA },
-		{ 0, 0, 1, 64, 0x5a, -EBADMSG },
-		{ 0, 0, 2, 32, 0x5a, -EBADMSG },
-		{ 0, 0, 2, 64, 0x5b, -EBADMSG },
-		{ 0, 0, 2, 64, 0x5a, 1 },
-		{ EIO, 0, 2, 64, 0x5a, 0 },	/* it is there: nothing is sealed */
+		{ EOPNOTSUPP, 0, 2, 64, 0x5a, 0, -EOPNOTSUPP },
+		{ 0, ENODATA, 2, 64, 0x5a, 0, -ENODATA },
+		{ 0, 0, 1, 64, 0x5a, 0, -EBADMSG },
+		{ 0, 0, 2, 32, 0x5a, 0, -EBADMSG },
+		{ 0, 0, 2, 64, 0x5b, 0, -EBADMSG },
+		{ 0, 0, 2, 64, 0x5a, ATTEMPTS * (1 + COPIES), -ETXTBSY },
+		{ EIO, 0, 2, 64, 0x5a, ATTEMPTS, -EIO },	/* of the copy */
+		{ 0, 0, 2, 64, 0x5a, 0, 1 },
+		{ EIO, 0, 2, 64, 0x5a, 0, 2 },		/* it is there: it is only measured */
+		{ EIO, 0, 2, 64, 0x5b, 0, -EEXIST },
+		{ EIO, 0, 1, 64, 0x5a, 0, -EEXIST },
+		{ EIO, ENODATA, 2, 64, 0x5a, 0, -EEXIST },
 	};
 	static const struct cfs_span span = { 10, 100 };
 	u8 *data = content(SIZE), digest[64];
 	char path[OBJECT_PATH_SIZE];
 	int fd = next_fd(), result;
+	bool exists = false;
 
 	memset(digest, 0x5a, sizeof(digest));
 	format_object_path(path, digest, sizeof(digest));
-	fake_ioctl = ioctl_seals;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		set_kernel();
 		enable_errno = cases[i].enable_errno;
 		measure_errno = cases[i].measure_errno;
 		measured[0] = cases[i].alg;
 		measured[1] = cases[i].size;
 		measured_byte = cases[i].byte;
+		busy_count = cases[i].busy_count;
 		CHECK(cfs_store_objects(dir_fd, 2, data, SIZE, &span, 1, digest, sizeof(digest), &result) == 0);
 		CHECK(result == cases[i].result);
-		CHECK((faccessat(dir_fd, path, F_OK, 0) == 0) == (result >= 0));
+		exists |= result == 1;
+		CHECK((faccessat(dir_fd, path, F_OK, 0) == 0) == exists);
+		CHECK(next_fd() == fd);
+	}
+	check_file(dir_fd, path, data + 10, 100);
+	CHECK(unlinkat(dir_fd, path, 0) == 0);
+
+	/* Others keep it open for writing, shorter, or longer than one waits: then a copy is stored, as good as it. */
+	for (int i = 0; i <= COPIES; i++) {
+		for (int more = 0; more < ATTEMPTS; more++) {
+			set_kernel();
+			busy_count = i * ATTEMPTS + more;
+			CHECK(cfs_store_objects(dir_fd, 2, data, SIZE, &span, 1, digest, sizeof(digest), &result) == 0);
+			CHECK(result == 1 && enable_count == i * ATTEMPTS + more + 1);
+			check_file(dir_fd, path, data + 10, 100);
+			CHECK(unlinkat(dir_fd, path, 0) == 0);
+		}
 	}
 	fake_ioctl = NULL;
-	check_file(dir_fd, path, data + 10, 100);
-	CHECK(unlinkat(dir_fd, path, 0) == 0 && unlinkat(dir_fd, "5a", AT_REMOVEDIR) == 0);
+	CHECK(unlinkat(dir_fd, "5a", AT_REMOVEDIR) == 0);
 	CHECK(next_fd() == fd && count_entries(dir_fd) == 0);
 	free(data);
+}
+
+/* One file: read-only afterwards under the same number, and the same file as long as nobody else has it open. */
+static void test_seal_file(int dir_fd)
+{
+	const size_t size = (3 << 20) + 5;
+	u8 *data = content(size), *found = malloc(size + 1), digest[64];
+	int first = next_fd();
+
+	CHECK(found);
+	memset(digest, 0x5a, sizeof(digest));
+	for (int copies = 0; copies < 3; copies++) {
+		int fd = cfs_store_file(dir_fd, data, size);
+		struct stat before, after;
+
+		CHECK(fd >= 0 && fstat(fd, &before) == 0);
+		CHECK(fchmod(fd, 0640) == 0);
+		set_kernel();
+		busy_count = copies * ATTEMPTS;
+		CHECK(cfs_seal(fd, dir_fd, 2, digest, sizeof(digest)) == 0);
+		CHECK(fstat(fd, &after) == 0);
+		if (copies < 2)	/* the second copy may get the number of the first file */
+			CHECK((after.st_ino == before.st_ino) == (copies == 0));
+		CHECK((after.st_mode & 07777) == 0640 && (size_t)after.st_size == size);
+		CHECK((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+		CHECK(pread(fd, found, size + 1, 0) == (ssize_t)size && memcmp(found, data, size) == 0);
+
+		/* It was sealed before; again; by another hash. */
+		enable_errno = EEXIST;
+		CHECK(cfs_seal(fd, dir_fd, 2, digest, sizeof(digest)) == 0);
+		measured[0] = 1;
+		CHECK(cfs_seal(fd, -1, 2, digest, sizeof(digest)) == -EBADMSG);
+
+		/* No copy is wanted, or none can be made. */
+		set_kernel();
+		busy_count = 100;
+		CHECK(cfs_seal(fd, -1, 2, digest, sizeof(digest)) == -ETXTBSY && enable_count == ATTEMPTS);
+		set_kernel();
+		busy_count = 100;
+		CHECK(cfs_seal(fd, fd, 2, digest, sizeof(digest)) == -ENOTDIR);
+		CHECK(fstat(fd, &before) == 0 && before.st_ino == after.st_ino);
+		close(fd);
+	}
+	CHECK(cfs_seal(first, dir_fd, 2, digest, sizeof(digest)) == -EBADF);
+	fake_ioctl = NULL;
+	CHECK(next_fd() == first && count_entries(dir_fd) == 0);
+	free(data), free(found);
 }
 
 void test_store_objects(int dir_fd)
@@ -234,5 +318,6 @@ void test_store_objects(int dir_fd)
 	test_size(dir_fd, 64);
 	test_wrong(dir_fd);
 	test_seal(dir_fd);
+	test_seal_file(dir_fd);
 	puts("objects in bulk: passed");
 }

@@ -19,6 +19,7 @@ from composefs.oci.index import Indexer
 from composefs.oci.rows import Rows
 from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stats import Stats
+from composefs.oci.storing import Storing
 from composefs.splitstream import ContentType, SplitstreamWriter, do_now
 from composefs.tar import Content, TarSplitter
 from composefs.verity import compute_digest
@@ -98,7 +99,7 @@ def outcome(algorithm, archive, sizes, do=do_now):
     writer = SplitstreamWriter(algorithm, ContentType.LAYER, io.BytesIO, do)
     indexer = Indexer(batches.append)
     repository = SimpleNamespace(algorithm=algorithm, objects=objects)
-    splitter = ArchiveSplitter(repository, writer, "layer L", stats, indexer=indexer, store=do)
+    splitter = ArchiveSplitter(repository, writer, "layer L", stats, indexer=indexer, storing=Storing.in_turn(do))
     try:
         for piece in cut(archive, sizes):
             splitter.feed(piece)

@@ -13,6 +13,7 @@ from composefs.errors import CancelledError, FormatError, IntegrityError, NotFou
 from composefs.oci import blobs
 from composefs.oci import layer as layer_module
 from composefs.oci import split as split_module
+from composefs.oci import storing as storing_module
 from composefs.oci.layer import LayerJob, import_layer
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Board
@@ -326,10 +327,13 @@ def test_nothing_is_left_of_a_file_that_is_cut(path, monkeypatch):
     assert [entry.name for entry in path.glob("objects/**/*")] == []
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Each stage has its thread from the start, slots are small, and nothing of it is left behind."""
-    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: True)
+@pytest.fixture(params=["stages", "stages, sealed", "sealed"])
+def threads(request, monkeypatch):
+    """Each stage has its thread from the start, or sealing has many; slots are small, and nothing stays behind."""
+    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: "stages" in request.param)
+    if "sealed" in request.param:  # as far as the importer can tell
+        monkeypatch.setattr(objects_module.ObjectStore, "seals", True)
+        monkeypatch.setattr(storing_module, "_COUNT", 2)
     monkeypatch.setattr(blobs, "SLOT_SIZE", 5000)
     monkeypatch.setattr(split_module, "_GATHERED_MAX", 20_000)
     before = threading.enumerate(), os.listdir("/proc/self/fd")
@@ -349,6 +353,7 @@ def test_threads(path, monkeypatch):
     found = import_layer(job(path, THREADED, Compression.GZIP, wants_index=True))
     there = objects(path)
     monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: False)
+    monkeypatch.setattr(objects_module.ObjectStore, "seals", False)
     Repository.init(path.parent / "other", Algorithm.SHA256, require_verity=False)
     other = job(path, THREADED, Compression.GZIP, wants_index=True, repository=str(path.parent / "other"))
 

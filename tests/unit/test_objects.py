@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from composefs import _native, verity
-from composefs.digest import Algorithm, Digest
+from composefs.digest import Algorithm
 from composefs.errors import IntegrityError, NotFoundError
 from composefs.repository import Repository
 from composefs.repository.durable import DurableObjects
@@ -291,15 +291,17 @@ class Kernel:
     """A file system with fs-verity, as far as the store can tell: files by inode, sealed or not."""
 
     def __init__(self, monkeypatch):
-        self.sealed = set()
-        monkeypatch.setattr(verity, "enable", self.enable)
+        self.sealed, self.asked = set(), []
+        monkeypatch.setattr(verity, "seal", self.seal)
         monkeypatch.setattr(verity, "measure", self.measure)
+        monkeypatch.setattr(verity, "is_known", lambda fd: True)
 
-    def enable(self, fd, algorithm):
-        assert os.readlink(f"/proc/self/fd/{fd}")
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.write(fd, b"x")  # the kernel wants a descriptor that cannot write
+    def seal(self, fd, digest, where, copy_to=None):
+        self.asked.append((os.path.basename(where), copy_to is not None))
         self.sealed.add(os.fstat(fd).st_ino)
+        got = verity.compute_file_digest(fd, digest.algorithm)
+        if got != digest:
+            raise IntegrityError(where, digest.hex, got.hex)
         return True
 
     def measure(self, fd, algorithm):
@@ -330,14 +332,91 @@ def test_sealed(strict, kernel, path):
     assert not strict.ensure(DATA)[1]
 
 
-def test_unsealed_object_is_replaced(strict, kernel, path):
-    """There an object without fs-verity proves nothing, whatever it holds and whoever vouches for it."""
+def test_unsealed_object_is_sealed(strict, kernel, path):
+    """There an object without fs-verity gets it, in its place, if that proves it to be right."""
     place(path, DATA).parent.mkdir(parents=True)
     place(path, DATA).write_bytes(DATA)
+    inode = place(path, DATA).stat().st_ino
+
+    assert strict.ensure(DATA) == (digest_of(DATA).raw, False)
+    assert place(path, DATA).stat().st_ino == inode
+    assert kernel.sealed == {inode}
+    assert kernel.asked == [(place(path, DATA).name, False)]  # never a copy of what has a name
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_wrong_object_is_replaced(strict, kernel, path, sealed):
+    """One with other contents is replaced, whoever vouches for it, and sealed or not."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(bytes(len(DATA)))
+    if sealed:
+        kernel.sealed.add(place(path, DATA).stat().st_ino)
     strict.load_durable = lambda: DurableObjects([digest_of(DATA).raw], 32)
 
-    assert strict.ensure(DATA)[1]
+    assert strict.ensure(DATA) == (digest_of(DATA).raw, True)
+    assert place(path, DATA).read_bytes() == DATA
     assert place(path, DATA).stat().st_ino in kernel.sealed
+
+
+@pytest.mark.parametrize("error", [errno.ETXTBSY, errno.EPERM, errno.EACCES, errno.EIO])
+def test_object_that_cannot_be_sealed_is_replaced(strict, kernel, path, monkeypatch, error):
+    """One that somebody writes to, that is somebody else's, or that cannot be read, is replaced."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(DATA)
+    inode = place(path, DATA).stat().st_ino
+
+    def seal(fd, *arguments):
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(error, os.strerror(error))
+        return kernel.seal(fd, *arguments)
+
+    monkeypatch.setattr(verity, "seal", seal)
+
+    assert strict.ensure(DATA) == (digest_of(DATA).raw, True)
+    assert place(path, DATA).stat().st_ino in kernel.sealed
+
+
+def test_other_errors_of_sealing(strict, kernel, path, monkeypatch):
+    """Any other error is none of the object."""
+    strict.ensure(DATA)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(verity, "seal", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        strict.ensure(DATA)
+
+
+def test_sealed_though_nobody_must(store, kernel, path):
+    """Where fs-verity is not required, but known, all objects get it, old ones too, vouched for or not."""
+    for data in (DATA, DATA + b"x"):
+        place(path, data).parent.mkdir(parents=True, exist_ok=True)
+        place(path, data).write_bytes(data)
+    store.load_durable = lambda: DurableObjects([digest_of(DATA).raw], 32)
+
+    assert store.seals
+    assert not store.ensure(DATA)[1]
+    assert not store.ensure(DATA + b"x")[1]
+    assert store.ensure(DATA + b"y")[1]
+    assert kernel.sealed == {place(path, data).stat().st_ino for data in (DATA, DATA + b"x", DATA + b"y")}
+
+
+@pytest.mark.parametrize("error", [errno.ETXTBSY, errno.EACCES])
+@pytest.mark.parametrize("vouched", [True, False])
+def test_not_sealed_and_nobody_must(store, kernel, path, monkeypatch, error, vouched):
+    """There what cannot be sealed is proved as everywhere else."""
+    place(path, DATA).parent.mkdir(parents=True)
+    place(path, DATA).write_bytes(DATA)
+    store.load_durable = lambda: DurableObjects([digest_of(DATA).raw] if vouched else [], 32)
+
+    def busy(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(verity, "seal", busy)
+
+    assert not store.ensure(DATA)[1]
 
 
 def test_unsealed_object_is_not_read(strict, kernel, path):
@@ -351,7 +430,11 @@ def test_unsealed_object_is_not_read(strict, kernel, path):
 
 def test_kernel_disagrees(strict, kernel, path, monkeypatch):
     """An object that the kernel measures as another gets no name."""
-    monkeypatch.setattr(verity, "measure", lambda fd, algorithm: Digest(algorithm, bytes(32)))
+
+    def disagree(fd, digest, where, copy_to):
+        raise IntegrityError(where, digest.hex, bytes(32).hex())
+
+    monkeypatch.setattr(verity, "seal", disagree)
 
     with pytest.raises(IntegrityError) as caught:
         strict.ensure(DATA)
@@ -362,7 +445,7 @@ def test_kernel_disagrees(strict, kernel, path, monkeypatch):
 
 def test_verity_is_missing(strict, path, monkeypatch):
     """Where it is required and the file system has none, nothing is stored."""
-    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: False)
+    monkeypatch.setattr(verity, "seal", lambda *_: False)
 
     with pytest.raises(OSError, match="no fs-verity") as caught:
         strict.ensure(DATA)
@@ -371,15 +454,17 @@ def test_verity_is_missing(strict, path, monkeypatch):
     assert files(path) == []
 
 
-def test_verity_is_asked_for_once(store, monkeypatch):
-    """Where it is not required, one file system without it is asked once."""
+def test_verity_is_tried_once(store, monkeypatch):
+    """Where it is not required, a file system that knows it and cannot enable it is asked once."""
     asked = []
-    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: bool(asked.append(fd)))
+    monkeypatch.setattr(verity, "is_known", lambda fd: True)
+    monkeypatch.setattr(verity, "seal", lambda *_: bool(asked.append(_)))
 
     for number in range(3):
         assert store.ensure(DATA + bytes([number]))[1]
 
     assert len(asked) == 1
+    assert not store.seals
 
 
 SEVERAL = [b"first" * 100, b"second" * 1000, b"first" * 100, b"third" * 2000]
@@ -487,20 +572,30 @@ def test_spans_without_unnamed_files(store, path, monkeypatch):
     assert files(path) == sorted({digest_of(content).object_path for content in SEVERAL})
 
 
-def test_sealed_spans(strict, kernel, path):
-    """Where fs-verity is required they are sealed, and what is there unsealed is replaced."""
-    place(path, SEVERAL[1]).parent.mkdir(parents=True)
-    place(path, SEVERAL[1]).write_bytes(SEVERAL[1])
-    strict.load_durable = lambda: DurableObjects([digest_of(content).raw for content in SEVERAL], 32)
+def test_spans_that_others_sealed(strict, kernel, monkeypatch):
+    """Those of which the kernel says in bulk that it enforces their digests are done with."""
+    monkeypatch.setattr(_native, "store_objects", lambda *_: [_native.OBJECT_NEW, *[_native.OBJECT_SEALED] * 3])
 
-    assert list(ensure_spans(strict)) == stored_as(True, True, False, True)
+    assert list(ensure_spans(strict)) == stored_as(True, False, False, False)
+    assert kernel.asked == []
+
+
+def test_spans_that_nobody_sealed(strict, kernel, path, monkeypatch):
+    """The others are sealed one by one, or replaced."""
+    for content, wrong in zip(SEVERAL, (SEVERAL[0], bytes(len(SEVERAL[1])), SEVERAL[2]), strict=False):
+        place(path, content).parent.mkdir(parents=True, exist_ok=True)
+        place(path, content).write_bytes(wrong)
+    strict.load_durable = lambda: DurableObjects([digest_of(content).raw for content in SEVERAL], 32)
+    monkeypatch.setattr(_native, "store_objects", lambda *_: [-errno.EEXIST] * 3 + [-errno.ETXTBSY])
+
+    assert list(ensure_spans(strict)) == stored_as(False, True, False, True)
     assert {place(path, content).stat().st_ino for content in SEVERAL} <= kernel.sealed
 
 
 def test_spans_without_verity(strict, path, monkeypatch):
     """Where it is required and the file system has none, nothing is stored."""
     monkeypatch.setattr(_native, "store_objects", lambda *call: [-errno.ENOTTY] * len(SEVERAL))
-    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: False)
+    monkeypatch.setattr(verity, "seal", lambda *_: False)
 
     with pytest.raises(OSError, match="no fs-verity"):
         list(ensure_spans(strict))

@@ -132,7 +132,7 @@ def test_init_differs(tmp_path):
 def test_init_verity(tmp_path, monkeypatch, has_verity, require):
     """fs-verity is required, done without, or taken where it is."""
     asked = []
-    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: (asked.append(fd), has_verity)[1])
+    monkeypatch.setattr(verity, "seal", lambda *call: (asked.append(call), has_verity)[1])
 
     if require and not has_verity:
         with pytest.raises(RepositoryError, match="no fs-verity"):
@@ -141,7 +141,9 @@ def test_init_verity(tmp_path, monkeypatch, has_verity, require):
     else:
         assert Repository.init(tmp_path, require_verity=require)
         assert os.listdir(tmp_path) == ["meta.json"]
-    assert bool(asked) == (require is not False)
+    assert [digest for _, digest, *_ in asked] == (
+        [] if require is False else [verity.compute_digest(Meta.new(Algorithm.SHA512).pack(), Algorithm.SHA512)]
+    )
 
 
 def test_init_without_unnamed_files(tmp_path, monkeypatch):

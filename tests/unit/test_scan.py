@@ -19,6 +19,7 @@ from composefs import _native
 from composefs.digest import Algorithm
 from composefs.errors import TreeError
 from composefs.repository import Repository
+from composefs.repository.objects import ObjectStore
 from composefs.scan import INLINE_MAX, Sharing, Xattrs, contents, scan_directory, walk
 from composefs.tree import NO_XATTRS, Inline, Object, Special, Symlink
 from composefs.verity import compute_digest
@@ -674,9 +675,11 @@ def repository(tmp_path):
 
 
 @pytest.mark.parametrize("sharing", Sharing)
-@pytest.mark.parametrize("workers", [1, 4])
-def test_store(root, tmp_path, repository, sharing, workers):
+@pytest.mark.parametrize("workers", [1, 4, None])
+@pytest.mark.parametrize("seals", [False, True])  # as far as the scan can tell
+def test_store(root, tmp_path, repository, sharing, workers, seals, monkeypatch):
     """Contents beyond 64 bytes are objects afterwards, once each, and the tree is that without storing."""
+    monkeypatch.setattr(ObjectStore, "seals", seals)
     made = many(root)
     (root / "small").write_bytes(b"x" * 64)
     (root / "twice").write_bytes(made[b"file7"])

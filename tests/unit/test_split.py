@@ -14,6 +14,7 @@ from composefs.oci import split as split_module
 from composefs.oci.index import Indexer
 from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stats import Stats
+from composefs.oci.storing import Storing
 from composefs.repository import Repository
 from composefs.repository.objects import ObjectStore
 from composefs.splitstream import ContentType
@@ -205,7 +206,7 @@ def test_nothing_stays_open(repository, monkeypatch, fails_at):
         given.append(task)
 
     with closing(repository.streams.writer(ContentType.LAYER)) as writer:
-        splitter = ArchiveSplitter(repository, writer, "layer L", Stats(), store=store)
+        splitter = ArchiveSplitter(repository, writer, "layer L", Stats(), storing=Storing.in_turn(store))
         with pytest.raises(OSError, match="No space left"), closing(splitter):
             splitter.feed(PLAIN)
 

@@ -304,3 +304,77 @@ def test_behind_lets_go():
     behind.do(Held())
     assert held.wait(WAIT)
     behind.close()
+
+
+def test_behind_many():
+    """With several threads tasks are done at the same time, as many as there is room for."""
+    count, met, done = 4, threading.Barrier(4), []
+    behind = Behind(count, begins(0), threads=count)
+
+    def meet(number):
+        met.wait(WAIT)  # for all others: it takes so many threads
+        done.append(number)
+
+    for number in range(3 * count):
+        behind.do(lambda number=number: meet(number))
+    behind.finish()
+
+    assert sorted(done) == list(range(3 * count))
+
+
+@pytest.mark.parametrize("size", [DEPTH, DEPTH + 1, 100 * DEPTH])
+def test_behind_of_large_tasks(size):
+    """A task that takes all room, or would take more, is alone, and leaves as much as there was."""
+    running, most = [], []
+    behind = Behind(DEPTH, begins(0), threads=3)
+
+    def run(number):
+        running.append(number)
+        most.append(len(running))
+        threading.Event().wait(0.002)
+        running.remove(number)
+
+    for number in range(10):
+        behind.do(lambda number=number: run(number), size)
+    behind.finish()
+
+    assert most == [1] * 10
+
+
+def test_behind_of_several_givers():
+    """Several threads give tasks of several sizes, and none waits for ever for what another one has half of."""
+    behind, done = Behind(DEPTH, begins(0), threads=2), []
+
+    def give(size):
+        for _ in range(50):
+            behind.do(lambda: done.append(size), size)
+
+    givers = [threading.Thread(target=give, args=[size], daemon=True) for size in (1, 2, 3)]
+    for giver in givers:
+        giver.start()
+    for giver in givers:
+        giver.join(WAIT)
+        assert not giver.is_alive()
+    behind.finish()
+
+    assert sorted(done) == [1] * 50 + [2] * 50 + [3] * 50
+
+
+def test_behind_many_fail():
+    """What one of several threads has raised keeps all from going on, and comes out."""
+    behind, done = Behind(2, begins(0), threads=2), []
+
+    def fail():
+        raise ValueError("first")
+
+    def insist():
+        for number in range(1000):
+            behind.do(lambda number=number: done.append(number))
+
+    behind.do(fail)
+    with pytest.raises(ValueError, match="first"):
+        insist()
+    with pytest.raises(ValueError, match="first"):
+        behind.finish()
+
+    assert len(done) <= 3

@@ -59,7 +59,7 @@ def kernel(monkeypatch):
         fake = Kernel(*answers)
         monkeypatch.setattr(_native, "measure_verity", fake)
         monkeypatch.setattr(_native, "enable_verity", fake)
-        monkeypatch.setattr(verity.time, "sleep", lambda _seconds: None)
+        monkeypatch.setattr(_native, "seal", fake)
         return fake
 
     return answers
@@ -106,9 +106,8 @@ def test_measure_refuses_another_algorithm_or_size_and_names_both(kernel, answer
         ([errno.EEXIST], True),
         ([errno.ENOTTY], False),
         ([errno.EOPNOTSUPP], False),
-        ([errno.ETXTBSY, None], True),
-        ([errno.ETXTBSY, errno.ETXTBSY, None], True),
-        ([errno.ETXTBSY, errno.EOPNOTSUPP], False),
+        ([errno.EINVAL], False),
+        ([errno.ENOPKG], False),
     ],
 )
 def test_enable_says_whether_the_file_is_protected(kernel, answers, enabled):
@@ -118,13 +117,52 @@ def test_enable_says_whether_the_file_is_protected(kernel, answers, enabled):
     assert fake.answers == []
 
 
-@pytest.mark.parametrize("answers", [[errno.ETXTBSY] * 3, [errno.EACCES], [errno.ETXTBSY, errno.ENOSPC]])
-def test_enable_passes_other_errors_on(kernel, answers):
-    fake = kernel(*answers)
+@pytest.mark.parametrize("error", [errno.ETXTBSY, errno.EACCES, errno.ENOSPC])
+def test_enable_passes_other_errors_on(kernel, error):
+    kernel(error)
 
-    with pytest.raises(OSError, match=os.strerror(answers[-1])):
+    with pytest.raises(OSError, match=os.strerror(error)):
         verity.enable(3, Algorithm.SHA512)
-    assert fake.answers == []
+
+
+WANTED = verity.compute_digest(b"", Algorithm.SHA512)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sealed"),
+    [(None, True)] + [(error, False) for error in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOPKG)],
+)
+def test_seal_says_whether_the_file_is_protected(kernel, answer, sealed):
+    kernel(answer)
+
+    assert verity.seal(3, WANTED, "a/file") is sealed
+
+
+@pytest.mark.parametrize("error", [errno.ETXTBSY, errno.EACCES, errno.EIO])
+def test_seal_passes_other_errors_on_and_names_the_file(kernel, error):
+    kernel(error)
+
+    with pytest.raises(OSError, match=os.strerror(error)) as caught:
+        verity.seal(3, WANTED, "a/file", 4)
+    assert (caught.value.errno, caught.value.filename) == (error, "a/file")
+
+
+@pytest.mark.parametrize(
+    ("measured", "got"), [((2, bytes(64)), bytes(64).hex()), (errno.ENODATA, "no fs-verity")], ids=["other", "none"]
+)
+def test_seal_refuses_other_contents(kernel, measured, got):
+    kernel(errno.EBADMSG, measured)
+
+    with pytest.raises(IntegrityError) as caught:
+        verity.seal(3, WANTED, "a/file")
+    assert (caught.value.subject, caught.value.wanted, caught.value.got) == ("a/file", WANTED.hex, got)
+
+
+def test_seal_refuses_another_hash(kernel):
+    kernel(errno.EBADMSG, (1, bytes(32)))
+
+    with pytest.raises(IntegrityError, match="wanted sha512, 64 bytes, got sha256, 32 bytes"):
+        verity.seal(3, WANTED, "a/file")
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
@@ -140,7 +178,9 @@ def test_the_real_kernel_enables_and_measures_or_does_neither(tmp_path, algorith
         if verity.enable(fd, algorithm):
             assert verity.measure(fd, algorithm) == verity.compute_digest(data, algorithm)
             assert verity.enable(fd, algorithm)
+            assert verity.seal(fd, verity.compute_digest(data, algorithm), "file")
         else:
             assert verity.measure(fd, algorithm) is None
+            assert not verity.seal(fd, verity.compute_digest(data, algorithm), "file")
     finally:
         os.close(fd)

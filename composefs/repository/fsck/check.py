@@ -33,8 +33,9 @@ def check_repository(
 ) -> Report:
     """Check *repository*: `meta.json`, objects, streams, images, and the references to them.
 
-    What an object holds is hashed, or measured where the kernel enforces its digest.  The chunks of streams are not
-    decompressed: their digests say that they are what was written.
+    What an object holds is hashed, or measured and read where the kernel enforces its digest: that checks each block
+    that comes from the disk.  The chunks of streams are not decompressed: their digests say that they are what was
+    written.
 
     Args:
         repository: open; of `open_damaged`, too.
