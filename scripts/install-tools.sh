@@ -17,6 +17,7 @@ fsck.erofs                          erofs-utils
 zsh                                 zsh
 fish                                fish
 strace                              strace
+fusermount3                         fuse3
 git                                 git
 /usr/include/linux/fs.h             libc6-dev
 aarch64-linux-gnu-gcc               gcc-aarch64-linux-gnu

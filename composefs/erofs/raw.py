@@ -82,6 +82,7 @@ class RawImage:
 
     Attributes:
         version: the composefs version: 0, 1 or 2.
+        may_have_acls: whether xattrs can be access control lists, as far as the image says.
         root: the inode of the root, a directory.
         source: what to call the image in errors.
         size: that of the image, in bytes.
@@ -104,6 +105,7 @@ class RawImage:
         self._shared_lock = Lock()
         superblock = read_superblock(self._data, source)
         self.version = superblock.version
+        self.may_have_acls = superblock.has_acls or superblock.version == 2
         self._mtime, self._nanoseconds = superblock.mtime, superblock.nanoseconds
         self._shared_base = superblock.xattrs_offset
         self.root = self.inode(superblock.root_nid)

@@ -12,7 +12,7 @@ import stat
 from binascii import Error as NotHexError
 from binascii import unhexlify
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
@@ -82,6 +82,11 @@ class ErofsReader(RawImage):
         self._unescaped: dict[bytes, bytes] = {}  # names of xattrs
         self._mappings: dict[tuple[Xattr, ...], Mapping[bytes, bytes]] = {}
         self._mappings_room = _MAPPINGS_SIZE_MAX
+
+    def in_memory(self) -> tuple[Self, bytes]:
+        """Return access to a copy of the image, and the copy."""
+        data = self._data[:]
+        return type(self)(data, self.source, self._dialect), data
 
     def node_stat(self, inode: Inode) -> Stat:
         """Return the metadata of the node that *inode* stands for.

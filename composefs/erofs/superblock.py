@@ -1,7 +1,7 @@
 """What an image begins with: composefs header and EROFS superblock.
 
 What no image of composefs has is refused: another block size, compression, several devices, packed inodes, more than
-`IMAGE_MAX` bytes.  Checksum, counts and flags are not looked at: nothing depends on them.
+`IMAGE_MAX` bytes.  Checksum and counts are not looked at: nothing depends on them.
 
 Source: the kernel's fs/erofs/erofs_fs.h; what composefs-rs 0.9.4 reads and refuses.
 """
@@ -29,6 +29,7 @@ class Superblock(NamedTuple):
     mtime: int  # seconds, signed; that of all compact inodes
     nanoseconds: int  # of the mtime
     xattrs_offset: int  # bytes from the start of the image, from where references to shared xattrs count
+    has_acls: bool  # whether there are access control lists; version 2 says never
 
 
 def read_superblock(data: bytes | mmap, source: str) -> Superblock:
@@ -46,7 +47,7 @@ def read_superblock(data: bytes | mmap, source: str) -> Superblock:
     if len(data) < ondisk.INODES_OFFSET:
         what = f"the image ends before its inodes, which begin at {ondisk.INODES_OFFSET}"
         raise FormatError(source, len(data), what)
-    magic, header_version, _, version = ondisk.HEADER.unpack_from(data)
+    magic, header_version, flags, version = ondisk.HEADER.unpack_from(data)
     if magic != ondisk.HEADER_MAGIC:
         raise FormatError(source, 0, f"magic {magic:#x} instead of {ondisk.HEADER_MAGIC:#x}: no composefs image")
     if header_version != ondisk.HEADER_VERSION:
@@ -61,7 +62,7 @@ def read_superblock(data: bytes | mmap, source: str) -> Superblock:
         what = f"shared xattrs in block {xattr_block}, behind the end of the image"
         raise FormatError(source, ondisk.SUPERBLOCK_OFFSET + 44, what)
     signed = mtime - (1 << 64) if mtime >> 63 else mtime
-    return Superblock(version, root_nid, signed, nanoseconds, xattrs_offset)
+    return Superblock(version, root_nid, signed, nanoseconds, xattrs_offset, bool(flags & ondisk.FLAG_HAS_ACL))
 
 
 def _check_features(fields: tuple[int, ...], source: str) -> None:

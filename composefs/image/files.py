@@ -25,12 +25,14 @@ from composefs.dialect import Dialect
 from composefs.digest import Digest
 from composefs.erofs.ondisk import BLOCK
 from composefs.erofs.reader import ErofsReader, Inode
+from composefs.errors import IntegrityError
 from composefs.image.contents import Contents, DirectoryContents, RepositoryContents, digest_of, open_content
 from composefs.image.entry import Entry
 from composefs.image.names import resolve
 from composefs.image.walking import Guard
 from composefs.repository import Repository
 from composefs.tree import Backed, Inline, Object, Special, Symlink, is_whiteout
+from composefs.verity import compute_digest
 
 LINKS_MAX = 40  # symbolic links on one path, as the kernel's MAXSYMLINKS
 _TARGET_MAX = 4095  # bytes of a link target that can be followed: PATH_MAX of the kernel, less a zero byte
@@ -116,6 +118,21 @@ class Image:
         with open(path, "rb") as file:
             reader = _reader(file, os.fspath(path), Dialect.C)
         return cls(reader, DirectoryContents(os.fspath(objects)))
+
+    def in_memory(self) -> Self:
+        """Return the same image as it is now, proved again: what is done to its file later does not matter.
+
+        The contents of its files that are elsewhere are as long as this image is open.
+
+        Raises:
+            FormatError, IntegrityError: it has been changed since it was opened.
+        """
+        reader, data = self.reader.in_memory()
+        if self.id is not None:
+            got = compute_digest(data, self.id.algorithm)
+            if got != self.id:
+                raise IntegrityError(reader.source, self.id.hex, got.hex)
+        return type(self)(reader, self._contents, self.id)
 
     def __enter__(self) -> Self:
         return self

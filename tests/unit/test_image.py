@@ -645,6 +645,29 @@ def test_example(repository, tmp_path):
     assert (tmp_path / "target/usr/b").read_bytes() == LARGE
 
 
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_in_memory(repository, version):
+    """A copy in memory is the same image, and does not see what is done to the file; it is proved when it is made."""
+    with images.open_tree(repository, sample(repository), version) as image:
+        file = pathlib.Path(repository.path, "images", image.id.hex).resolve()
+        copy = image.in_memory()
+        wanted = list(image.walk("/"))
+        file.chmod(0o600)
+        for offset, error in ((file.stat().st_size - 1, IntegrityError), (0, FormatError)):
+            with file.open("r+b") as writable:
+                writable.seek(offset)
+                writable.write(b"?")
+            with pytest.raises(error, match=image.reader.source):
+                image.in_memory()
+        os.truncate(file, 0)
+
+        assert copy.id == image.id
+        assert list(copy.walk("/")) == wanted
+        for path, content in (("/etc/small", b"small\n"), ("/etc/large", LARGE)):
+            with copy.open(path) as opened:
+                assert opened.read() == content
+
+
 def test_every_call_is_documented():
     """The page names every public call."""
     page = (ROOT / "docs/reading.md").read_text()
