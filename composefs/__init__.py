@@ -14,12 +14,14 @@ if TYPE_CHECKING:
         ComposefsError,
         FormatError,
         IntegrityError,
+        MountError,
         NotFoundError,
         RepositoryError,
         TreeError,
         UsageError,
     )
     from composefs.image import Extraction, Image, extract
+    from composefs.mount import mount_image
     from composefs.oci.importer import ImportResult, ImportStats, import_image
     from composefs.oci.manifest import Platform
     from composefs.repository import Repository
@@ -31,12 +33,14 @@ _MODULES = {
         "ComposefsError",
         "FormatError",
         "IntegrityError",
+        "MountError",
         "NotFoundError",
         "RepositoryError",
         "TreeError",
         "UsageError",
     ),
     "composefs.image": ("Extraction", "Image", "extract"),
+    "composefs.mount": ("mount_image",),
     "composefs.oci.importer": ("ImportResult", "ImportStats", "import_image"),
     "composefs.oci.manifest": ("Platform",),
     "composefs.repository": ("Repository",),
@@ -54,6 +58,7 @@ __all__ = [
     "ImportResult",
     "ImportStats",
     "IntegrityError",
+    "MountError",
     "NotFoundError",
     "Platform",
     "Repository",
@@ -62,6 +67,7 @@ __all__ = [
     "UsageError",
     "extract",
     "import_image",
+    "mount_image",
 ]
 __version__ = "0.1.0"
 

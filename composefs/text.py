@@ -1,6 +1,8 @@
-"""Bytes and numbers as text for people."""
+"""Bytes, numbers and failures of the system as text for people."""
 
 from __future__ import annotations
+
+import os
 
 
 def printable(data: bytes) -> str:
@@ -19,3 +21,10 @@ def counted(count: int, noun: str) -> str:
     if count != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {noun}"
+
+
+def describe_failure(error: OSError) -> str:
+    """Return what the system said, with the path if there is one: `/srv/x: No such file or directory`."""
+    name = error.filename
+    where = "" if name is None or isinstance(name, int) else f"{os.fsdecode(name) or repr('')}: "  # not a descriptor
+    return f"{where}{error.strerror or error}"

@@ -17,7 +17,11 @@ TYPE_CHECKING = False  # as typing has it, which takes longer to import than all
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TOOLS = ("mkcomposefs", "composefs-info")  # names that this program may be called by, and is that tool then
+TOOLS = (
+    "mkcomposefs",
+    "composefs-info",
+    "mount.composefs",
+)  # names that this program may be called by, and is that tool then
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,8 @@ class _Completer(BaseCompleter):
         self, *, prefix: str, action: argparse.Action, parser: argparse.ArgumentParser, parsed_args: argparse.Namespace
     ) -> Iterable[str]:
         """Return the candidates."""
+        if parser.prog.endswith(_OF_MOUNTS):
+            return mountpoints(prefix)
         names = _NAMES.get(str(action.metavar), ())
         if not _OF_FILES.isdisjoint(parser.prog.split()):
             names = ()
@@ -56,6 +58,16 @@ def _names(kinds: Sequence[_Kind], prefix: str, arguments: argparse.Namespace) -
                 yield from (name for name in kind(repository) if name.startswith(prefix))
     except (ComposefsError, OSError):
         return  # nobody wants an error message in the middle of typing
+
+
+def mountpoints(prefix: str) -> list[str]:
+    """Return where images are mounted, as far as it begins with *prefix*."""
+    from composefs.mount.table import mounted_images
+
+    try:
+        return [mount.path for mount in mounted_images() if mount.path.startswith(prefix)]
+    except OSError:
+        return []
 
 
 def _tags(repository: Repository) -> Iterator[str]:
@@ -101,4 +113,5 @@ _NAMES: dict[str, Sequence[_Kind]] = {
     "DIFF_ID": (_layers,),
 }
 _OR_FILES = frozenset(["A", "B"])  # may be something on disk, too
-_OF_FILES = frozenset(["mkcomposefs", "info", "composefs-info"])  # tools whose images are files
+_OF_FILES = frozenset(["mkcomposefs", "info", "composefs-info", "mount.composefs"])  # tools whose images are files
+_OF_MOUNTS = "umount"

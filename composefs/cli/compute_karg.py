@@ -6,7 +6,6 @@ import argparse
 import json
 
 from composefs.cli import scanning
-from composefs.digest import Digest
 from composefs.xattrs import XattrFilter
 
 EXAMPLES = """\
@@ -29,6 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
+    from composefs.boot.kargs import format_argument
+
     digest, version = scanning.compute_image(arguments)
     argument = format_argument(digest, version, insecure=arguments.insecure)
     if arguments.json:
@@ -36,17 +37,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(argument)
     return 0
-
-
-def format_argument(digest: Digest, version: int, *, insecure: bool) -> str:
-    """Return the kernel argument for the image *digest* of the EROFS version *version*.
-
-    Args:
-        digest: of the image.
-        version: 0, 1 or 2.
-        insecure: boot it also without fs-verity.
-    """
-    mark = "?" if insecure else ""
-    if version == 2:
-        return f"composefs={mark}{digest.hex}"
-    return f"composefs.digest={mark}v1-{digest.algorithm.value.removeprefix('fsverity-')}:{digest.hex}"

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from composefs.cli.output import printable
 from composefs.errors import ComposefsError, IntegrityError, UsageError
+from composefs.text import describe_failure
 
 TYPE_CHECKING = False  # as in __init__.py, which imports this early
 if TYPE_CHECKING:
@@ -66,12 +67,10 @@ def report(program: str) -> Iterator[Outcome]:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
     except OSError as error:
         outcome.status = FAILED
-        where = f"{os.fsdecode(error.filename) or repr('')}: " if error.filename is not None else ""
-        text = f"{where}{error.strerror or error}"
         remedy = _REMEDIES.get(error.errno or 0)
         if outcome.stores and error.errno in _NO_ROOM:
             remedy = f"{remedy}; what was stored is kept"
-        _say(program, _one_line(text, remedy, getattr(error, "__notes__", ())))
+        _say(program, _one_line(describe_failure(error), remedy, getattr(error, "__notes__", ())))
     finally:
         _drop_unwritten()
 

@@ -67,15 +67,32 @@ def open_repository(arguments: argparse.Namespace) -> Repository:
     """
     from composefs.repository import Repository
 
-    if arguments.no_repo:
-        raise UsageError("--no-repo is only for commands that compute: compute-id, compute-karg, create-dumpfile")
+    check_repository_wanted(arguments)
     path = repository_path(arguments)
     repository = Repository.open(path, upgrade=not arguments.no_upgrade, require_verity=arguments.require_verity)
-    if arguments.hash is not None and repository.algorithm is not HASHES[arguments.hash]:
+    try:
+        check_algorithm(arguments, repository)
+    except RepositoryError:
         repository.close()
-        what = f"has the algorithm {repository.algorithm.value}, but --hash {arguments.hash} was given"
-        raise RepositoryError(path, what)
+        raise
     return repository
+
+
+def check_repository_wanted(arguments: argparse.Namespace) -> None:
+    """Refuse `--no-repo`, for commands that open one."""
+    if arguments.no_repo:
+        raise UsageError("--no-repo is only for commands that compute: compute-id, compute-karg, create-dumpfile")
+
+
+def check_algorithm(arguments: argparse.Namespace, repository: Repository) -> None:
+    """See that *repository* has the algorithm that `--hash` says, if that was given.
+
+    Raises:
+        RepositoryError: it has another one.
+    """
+    if arguments.hash is not None and repository.algorithm is not HASHES[arguments.hash]:
+        what = f"has the algorithm {repository.algorithm.value}, but --hash {arguments.hash} was given"
+        raise RepositoryError(repository.path, what)
 
 
 def algorithm(arguments: argparse.Namespace) -> Algorithm:

@@ -18,8 +18,8 @@ from composefs.cli.registry import COMMANDS, PROGRAMS, Command
 DESCRIPTION = "Content-addressed repositories of OS images, every file named by its fs-verity digest."
 EPILOG = """\
 Repository and global options stand before the command. `composefs COMMAND --help` tells more;
-`composefs-import` is short for `composefs import`; called `mkcomposefs` or `composefs-info`,
-this program is that tool.
+`composefs-import` is short for `composefs import`; called `mkcomposefs`, `composefs-info` or
+`mount.composefs`, this program is that tool.
 
 examples:
   composefs-import oci:/srv/fedora:42 --name os
@@ -132,20 +132,26 @@ class CommandParser(argparse.ArgumentParser):
         known = self._option_string_actions
         options: list[str] = []
         others: list[str] = []
-        rest = iter(arguments)
-        for argument in rest:
+        rest = list(reversed(arguments))
+        while rest:
+            argument = rest.pop()
             if argument == "--":
-                return [*options, *others, argument, *rest]
+                return [*options, *others, argument, *reversed(rest)]
             if not argument.startswith("--") and argument[:2] not in known:
                 others.append(argument)  # also what looks like a negative number
                 continue
             options.append(argument)
             action = known.get(argument)
-            if action is not None and action.nargs is None:
-                value = next(rest, None)
-                if value is None:
+            if action is None:
+                continue
+            if action.nargs is None:
+                if not rest:
                     return list(arguments)  # so that it is missed, and not taken from the others
-                options.append(value)
+                options.append(rest.pop())
+            elif action.nargs == argparse.OPTIONAL and action.choices is not None:
+                # A value that may be missing: what is no choice is none, but an argument.
+                value = rest.pop() if rest and rest[-1] in action.choices else action.const
+                options[-1] = f"{argument}={value}"
         return [*options, *others]
 
     def _add_commands(self, commands: Sequence[Command]) -> None:

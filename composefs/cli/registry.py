@@ -32,6 +32,7 @@ OCI_COMMANDS = (
     Command("untag", "oci_untag", "take a name away"),
     Command("layer", "oci_layer", "write the tar archive of a layer, or tell about it"),
     Command("dump", "oci_dump", "describe the merged layers of an image as a dumpfile"),
+    Command("mount", "oci_mount", "show the files of an image in a directory"),
     Command("compute-id", "oci_compute_id", "print the id of the image that the layers make"),
     Command("import-layer", "oci_import_layer", "import one layer from standard input"),
     Command("copy", "oci_copy", "copy an image from another repository"),
@@ -45,11 +46,14 @@ COMMANDS = (
     Command("ls", "ls", "list the files of an image"),
     Command("cat-file", "cat_file", "write the content of files of an image"),
     Command("extract", "extract", "copy the files of an image into a directory"),
+    Command("mount", "mount", "show the files of an image in a directory, or list what is mounted"),
+    Command("umount", "umount", "end such mounts"),
     Command("diff", "diff", "say why two images are not the same"),
     Command("create-image", "create_image", "store a directory as an image"),
     Command("import-image", "import_image", "store an EROFS image from standard input"),
     Command("compute-id", "compute_id", "print the id that the image of a directory has"),
     Command("compute-karg", "compute_karg", "print the kernel argument for the image of a directory"),
+    Command("probe-image", "probe_image", "tell which image the kernel arguments select"),
     Command("create-dumpfile", "create_dumpfile", "describe a directory as a dumpfile"),
     Command("dump-files", "dump_files", "describe files of an image as a dumpfile does"),
     Command("image-objects", "image_objects", "list the objects that an image refers to"),
@@ -59,8 +63,14 @@ COMMANDS = (
     Command("bench", "bench", "measure this machine, and say what bounds an import"),
     Command("mkcomposefs", "mkcomposefs", "make an image file, as the tool of that name"),
     Command("info", "info", "look at an image file, as composefs-info does", ("composefs-info",)),
+    Command("mount.composefs", "mount_composefs", "mount an image file, as the helper of mount(8)"),
     Command("completion", "completion", "print the completion script of a shell"),
     Command("oci", None, "OCI images: pull, list, tag, look at", commands=OCI_COMMANDS),
 )
-# Programs that are one command, and its module; composefs is the last two if it is called so.
-PROGRAMS = {"composefs-import": "import_", "mkcomposefs": "mkcomposefs", "composefs-info": "info"}
+# Programs that are one command, and its module; composefs is each but the first if it is called so.
+PROGRAMS = {
+    "composefs-import": "import_",
+    "mkcomposefs": "mkcomposefs",
+    "composefs-info": "info",
+    "mount.composefs": "mount_composefs",
+}

@@ -3,7 +3,8 @@
 import pytest
 
 import composefs
-from composefs.cli import main, registry
+from composefs.cli import completer, main, registry
+from composefs.mountinfo import read_mounts
 from tests import commands
 from tests.layouts import files_layer, image_layout, noise
 
@@ -59,6 +60,10 @@ def test_options_of_a_command(directory):
         ("composefs --repo repository cat refs/", ["refs/oci/os"]),
         ("composefs --repo repository oci untag ", ["os"]),
         ("composefs --repo repository ls ba", ["base"]),
+        ("composefs --repo repository mount ba", ["base"]),
+        ("composefs --repo repository mount os lay", ["layout/"]),
+        ("composefs --repo repository oci mount o", ["os"]),
+        ("composefs mount.composefs lay", ["layout/"]),
         ("composefs --repo repository ls o", ["os"]),
         ("composefs --repo repository oci tag o", ["os"]),
         ("composefs --repo repository diff ba", ["base"]),
@@ -93,3 +98,20 @@ def test_script(shell, capsys):
     out = capsys.readouterr().out
     assert "composefs-import" in out
     assert "_ARGCOMPLETE" in out
+
+
+def test_mountpoints(directory, monkeypatch, tmp_path):
+    """To unmount, places where an image is mounted are offered, and no others."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/mountinfo").write_text(
+        "22 1 254:0 / / rw - ext4 /dev/vda rw\n"
+        "66 43 0:40 / /mnt/os ro,relatime - overlay composefs:os ro\n"
+        "67 43 0:41 / /home/me ro,relatime - fuse.composefs composefs:os ro\n"
+    )
+    monkeypatch.setattr("composefs.mount.table.read_mounts", lambda: read_mounts(str(tmp_path)))
+
+    assert completer.mountpoints("") == ["/mnt/os", "/home/me"]
+    assert completer.mountpoints("/m") == ["/mnt/os"]
+    monkeypatch.setattr("composefs.mount.table.read_mounts", lambda: read_mounts(str(tmp_path / "missing")))
+    assert completer.mountpoints("") == []
+    assert [each for each in candidates(directory, "composefs umount lay") if each] == []

@@ -43,9 +43,10 @@ PARSER = CLI | {
     "composefs.cli.registry",
     "composefs.digest",
     "composefs.erofs",
+    "composefs.text",
 }
 # What the arguments of commands may need.
-LIGHT = PARSER | {"composefs.dialect", "composefs.text", "composefs.xattrs"}
+LIGHT = PARSER | {"composefs.dialect", "composefs.xattrs"}
 SLOW = {  # of other projects, and of the standard library: milliseconds each
     "argcomplete",
     "concurrent.futures",
