@@ -61,6 +61,7 @@ COMMANDS = (
     Command("fsck", "fsck", "check a repository"),
     Command("digest", "digest", "print the fs-verity digest of files"),
     Command("bench", "bench", "measure this machine, and say what bounds an import"),
+    Command("doctor", "doctor", "say whether images can be imported and mounted here"),
     Command("mkcomposefs", "mkcomposefs", "make an image file, as the tool of that name"),
     Command("info", "info", "look at an image file, as composefs-info does", ("composefs-info",)),
     Command("mount.composefs", "mount_composefs", "mount an image file, as the helper of mount(8)"),
