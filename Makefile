@@ -13,7 +13,7 @@ STAMP := $(VENV)/.built
 SOURCES := $(wildcard csrc/*.[ch] csrc/*.py csrc/*/*.h) pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check fuzz lint test bench format clean
+.PHONY: help build demo check kernel fuzz lint test bench format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,15 @@ $(STAMP): $(SOURCES)
 demo: build ## a sample image: import, listing, digest
 	@scripts/demo.sh "$(BIN)"
 
-check: ## all that CI checks: format, lint, types, layers, tests, C, packages
+check: ## all that CI checks: format, lint, types, layers, tests, C, packages, kernels
 	@scripts/install-tools.sh
 	@$(MAKE) --no-print-directory build
 	@scripts/check.sh "$(BIN)"
+
+kernel: ## the tests that need fs-verity and mounts, on three Debian kernels under emulation
+	@scripts/install-tools.sh
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/python -m tests.kernel.lab test
 
 fuzz: build ## hostile images and random file systems, more than check has; COUNT=200000 images, TREES=20000
 	$(BIN)/python -m tests.fuzz.erofs --count $(COUNT) --seed $(SEED)
