@@ -55,6 +55,7 @@ bench: build ## compare with cfsctl, tables and plots; SCALE=full, medium or sma
 	$(BIN)/python bench/macro.py --scale $(SCALE) --runs 5 3 --out $(RESULTS)/macro.json
 	$(BIN)/python bench/scaling.py --scale $(SCALE) --out $(RESULTS)/scaling.json
 	$(BIN)/python bench/slow.py --scale $(if $(filter full,$(SCALE)),medium,small) --out $(RESULTS)/slow.json
+	$(BIN)/python bench/kernel.py --out $(RESULTS)/kernel.json
 	$(BIN)/python bench/document.py $(RESULTS) $(DOCS)
 
 format: build ## put the code into its form

@@ -2,9 +2,9 @@
 
     python bench/document.py RESULTS [DOCS]
 
-RESULTS has macro.json, scaling.json, slow.json and kernels.json, or some of them.  The filled document and its plots
-are written to DOCS, by default RESULTS.  Only what stands between the lines `<!-- NAME -->` and `<!-- end -->` changes;
-a block whose results are missing stays as it is.
+RESULTS has macro.json, scaling.json, slow.json, kernels.json and kernel.json, or some of them.  The filled document and
+its plots are written to DOCS, by default RESULTS.  Only what stands between lines `<!-- NAME -->` and `<!-- end -->`
+changes; a block whose results are missing stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import kernel
 import report
 import scaling
 import slow
@@ -36,7 +37,8 @@ def blocks(results: Mapping[str, Result]) -> dict[str, list[str]]:
         "macro": _macro_blocks,
         "scaling": _scaling_blocks,
         "slow": _slow_blocks,
-        "kernels": _kernel_blocks,
+        "kernels": _hash_blocks,
+        "kernel": _lab_blocks,
     }
     return {name: list(lines) for file, result in results.items() for name, lines in makers[file](result)}
 
@@ -135,12 +137,36 @@ def _slow_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
     yield "slow", slow.table(result["rows"]).markdown()
 
 
-def _kernel_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
+def _hash_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
     rows = [
         [row["hash"], row["implementation"], row["what"], f"{row['gb_per_second']:.2f}", f"{row['ratio']:.2f}"]
         for row in result["rows"]
     ]
     yield "kernels", report.Table(("hash", "implementation", "what", "GB/s", "over OpenSSL"), rows).markdown()
+
+
+def _lab_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
+    guest, image, works = result["guest"], result["image"], result["works"]
+    sealing = {
+        tool: works["import"][tool]["median"] / works["import, not sealed"][tool]["median"]
+        for tool in (OURS, REFERENCE)
+        if tool in works["import"]
+    }
+    costs = ", ".join(f"{tool} {cost:.2f}" for tool, cost in sealing.items())
+    where = f"Linux {guest['kernel']} under {guest['emulator']}, {guest['cpus']} CPUs; {guest['file_system']}"
+    yield (
+        "lab",
+        iter(
+            [
+                *kernel.table(works).markdown(),
+                "",
+                f"{where}; {image['layers']} layers, {image['entries']} entries, {image['tar_size'] / 1e6:.0f} MB;",
+                f"{result['runs']} rounds; {result['date'][:10]}, commit {result['commit'][:12]}.",
+                "",
+                f"An import into a repository that is sealed, over one into a repository that is not: {costs}.",
+            ]
+        ),
+    )
 
 
 def fill(text: str, found: Mapping[str, Sequence[str]]) -> str:
@@ -160,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     source = Path(argv[0])
     docs = Path(argv[-1])
-    names = ("macro", "scaling", "slow", "kernels")
+    names = ("macro", "scaling", "slow", "kernels", "kernel")
     files = {name: source / f"{name}.json" for name in names}
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     for name in files.keys() - results.keys():

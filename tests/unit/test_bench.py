@@ -112,7 +112,20 @@ def test_the_document_has_a_place_for_every_block(load):
     sweeps = set(load("scaling").sweeps("small"))
     tables = {f"sha{bits}-{what}" for bits in (256, 512) for what in ("speed", "cost", "rest")}
 
-    assert places == {"machine", "slow", "kernels", *tables, *sweeps}
+    assert places == {"machine", "slow", "kernels", "lab", *tables, *sweeps}
+
+
+def test_lab_figures(load):
+    """Ratios are of runs next to each other; where a tool is missing there are none."""
+    works = load("kernel").summarize({"both": {"composefs": [1, 2, 4], "cfsctl": [2, 6, 8]}, "one": {"composefs": [3]}})
+
+    assert works["both"]["ratio"] == {"median": 2, "min": 2, "max": 3}
+    assert works["both"]["cfsctl"] == {"median": 6, "min": 2, "max": 8}
+    assert works["one"] == {"composefs": {"median": 3, "min": 3, "max": 3}}
+    assert [row[1:] for row in load("kernel").table(works).rows] == [
+        ["2.00", "6.00", "2.00 (2.00 to 3.00)"],
+        ["3.00", "-", "-"],
+    ]
 
 
 def test_the_limit_stores_the_objects_of_a_layer(load, tmp_path, monkeypatch):
