@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from composefs import _native
+from composefs import Repository, _native
 from composefs.digest import Algorithm
 from tests import damage
 
@@ -30,6 +30,14 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Algorithm]:
     _native.select_hash_implementation(algorithm.kernel_id, name)
     yield algorithm
     _native.select_hash_implementation(algorithm.kernel_id, former)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    """An empty repository that has SHA-256 digests and wants no fs-verity, at `tmp_path / "repository"`."""
+    Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
+    with Repository.open(tmp_path / "repository") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

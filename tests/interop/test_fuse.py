@@ -56,13 +56,6 @@ def mounts():
 
 
 @pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
-
-
-@pytest.fixture
 def target(tmp_path):
     """An empty directory."""
     path = tmp_path / "mounted"

@@ -8,7 +8,6 @@ import stat
 
 import pytest
 
-import composefs
 from composefs import Algorithm
 from composefs.cli import main
 from composefs.digest import Digest
@@ -21,13 +20,6 @@ from tests.tools import require_root
 LARGE = bytes(range(256)) * 40
 HOSTILE = b"\x1b[2J\n\xff\\"  # as a name
 SHOWN = r"\x1b[2J\x0a\xff\\"
-
-
-@pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -27,13 +27,6 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
-
-
-@pytest.fixture
 def target(tmp_path):
     """Where to extract to: nothing is there, but its parent is an empty directory."""
     (tmp_path / "parent").mkdir()

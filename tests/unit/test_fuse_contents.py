@@ -8,8 +8,6 @@ import time
 
 import pytest
 
-import composefs
-from composefs import Algorithm
 from composefs.fuse import contents
 from composefs.fuse.contents import Contents
 from composefs.image import Image
@@ -17,13 +15,6 @@ from composefs.tree import Backed, Inline, Object
 from tests.images import directory, external, open_tree
 
 DATA = bytes(range(256)) * 1000
-
-
-@pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import stat
 import pytest
 
 import composefs
-from composefs import Algorithm
 from composefs.erofs.writer import write_image
 from composefs.fuse.operations import Operations
 from composefs.image import Image
@@ -17,13 +16,6 @@ from tests.erofs_images import REGULAR, ImageBuilder
 from tests.images import directory, external, inline, symlink
 
 ODD = "odd\udcff\n"
-
-
-@pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import stat
 
 import pytest
 
-import composefs
-from composefs import Algorithm, FormatError
+from composefs import FormatError
 from composefs.erofs.ondisk import BLOCK
 from composefs.fuse import view as view_module
 from composefs.fuse.view import View, attributes
@@ -25,13 +24,6 @@ from tests.erofs_images import (
 from tests.images import STAT, device, directory, external, fifo, inline, symlink
 
 WHITEOUT = b"trusted.overlay.whiteout"
-
-
-@pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
 
 
 @pytest.fixture(params=[0, 1, 2])

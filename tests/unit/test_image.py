@@ -43,13 +43,6 @@ TREES = [
 ]
 
 
-@pytest.fixture
-def repository(tmp_path):
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as opened:
-        yield opened
-
-
 def sample(repository):
     """Return a tree of a bit of everything."""
     shared = external(repository, LARGE, uid=70_000, xattrs={b"user.a": b"1", b"trusted.overlay.b": b"\xff"})

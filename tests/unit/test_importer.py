@@ -27,14 +27,6 @@ IMAGE_REF = "composefs.image.v1"  # under which the config refers to the image o
 SOON = 2.0  # seconds within which a failure stops the rest; a second is promised, and machines are busy
 
 
-@pytest.fixture
-def repository(tmp_path):
-    """An open, empty repository."""
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as repository:
-        yield repository
-
-
 class Inline(concurrent.futures.Executor):
     """An executor that runs each job when it is submitted, and keeps a list of them."""
 

@@ -29,14 +29,6 @@ BOOT = {"boot/": b"", "sysroot/": b"", "boot/vmlinuz": noise(300, 3)}
 
 
 @pytest.fixture
-def repository(tmp_path):
-    """An open, empty repository of the format V1."""
-    composefs.Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with composefs.Repository.open(tmp_path / "repository") as repository:
-        yield repository
-
-
-@pytest.fixture
 def layout(tmp_path):
     """A layout of two layers that can be booted."""
     return image_layout(tmp_path / "layout", [files_layer({"usr/a": noise(100), **BOOT}), files_layer({"b": b"b"})])

@@ -4,14 +4,7 @@ import os
 
 import pytest
 
-from composefs import Algorithm, Digest, IntegrityError, NotFoundError, Repository, RepositoryError, UsageError
-
-
-@pytest.fixture
-def repository(tmp_path):
-    Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with Repository.open(tmp_path / "repository") as repository:
-        yield repository
+from composefs import Algorithm, Digest, IntegrityError, NotFoundError, RepositoryError, UsageError
 
 
 @pytest.fixture

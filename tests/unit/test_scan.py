@@ -667,13 +667,6 @@ def test_interrupt_stops_a_large_file(root, monkeypatch):
 # Storing
 
 
-@pytest.fixture
-def repository(tmp_path):
-    Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with Repository.open(tmp_path / "repository") as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("sharing", Sharing)
 @pytest.mark.parametrize("workers", [1, 4, None])
 @pytest.mark.parametrize("seals", [False, True])  # as far as the scan can tell

@@ -4,21 +4,13 @@ import os
 
 import pytest
 
-from composefs import Algorithm, FormatError, NotFoundError, Repository, RepositoryError, UsageError, import_image
+from composefs import FormatError, NotFoundError, RepositoryError, UsageError, import_image
 from composefs.oci import tags
 from composefs.oci.tags import Found, NamedBy
 from tests import layouts
 from tests.layouts import files_layer, image_layout, noise
 
 NONE = "sha256:" + "0" * 64
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """An open repository with one image, called os."""
-    Repository.init(tmp_path / "repository", Algorithm.SHA256, require_verity=False)
-    with Repository.open(tmp_path / "repository") as opened:
-        yield opened
 
 
 @pytest.fixture
