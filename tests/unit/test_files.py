@@ -137,7 +137,8 @@ def test_link_to_what_is_linked(store, path, tmp_path):
 def test_no_link_to_another_file_system(store, path, monkeypatch):
     """Where a file cannot get another name it is copied, and not sealed before that is known."""
     touched = []
-    monkeypatch.setattr(verity, "enable", lambda fd, algorithm: bool(touched.append(os.fstat(fd).st_dev)))
+    monkeypatch.setattr(verity, "is_known", lambda fd: True)
+    monkeypatch.setattr(verity, "seal", lambda fd, *_: bool(touched.append(os.fstat(fd).st_dev)))
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         source = Path(directory, "source")
         source.write_bytes(b"elsewhere" * 100)
@@ -211,20 +212,12 @@ def test_linked_file_is_sealed(path, tmp_path, monkeypatch):
     """Where fs-verity is required the linked file itself is sealed; one of another algorithm is copied."""
     sealed = {}
 
-    def measure(fd, algorithm):
-        found = sealed.get(os.fstat(fd).st_ino)
-        if found is None:
-            return None
-        if found is not algorithm:
-            raise IntegrityError("a file", "sha256", "sha512")
-        return verity.compute_file_digest(fd, algorithm)
-
-    def enable(fd, algorithm):
-        sealed.setdefault(os.fstat(fd).st_ino, algorithm)
+    def seal(fd, digest, where, copy_to):
+        if sealed.setdefault(os.fstat(fd).st_ino, digest.algorithm) is not digest.algorithm:
+            raise IntegrityError(where, "sha256", "sha512")
         return True
 
-    monkeypatch.setattr(verity, "enable", enable)
-    monkeypatch.setattr(verity, "measure", measure)
+    monkeypatch.setattr(verity, "seal", seal)
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"1" * 1000)
     second.write_bytes(b"2" * 1000)
