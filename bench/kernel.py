@@ -1,6 +1,6 @@
 """Measure what only a kernel with fs-verity shows, in a guest of the lab: sealed imports, and mounts of both tools.
 
-    python bench/kernel.py [--runs 5] [--kernel 6.12] [--out FILE]
+    python bench/kernel.py [--runs 5] [--entries 6000] [--kernel 6.12] [--out FILE]
 
 Prints a table, writes JSON.  Status 0 without figures where the lab cannot be had.  See README.md.
 """
@@ -26,7 +26,7 @@ sys.path.append(str(_ROOT))
 from tests.kernel.lab.errors import UnavailableError  # noqa: E402  # a package beside this directory
 from tests.kernel.lab.tools import ensure_kernel, ensure_tools  # noqa: E402
 
-_LAYERS, _ENTRIES = 4, 1500
+_LAYERS = 4
 _TIMEOUT = 3600  # seconds
 
 Seconds = Mapping[str, Mapping[str, Sequence[float]]]  # of each run, by work and tool
@@ -59,10 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description="Measure sealed imports and mounts in a guest with fs-verity.")
     parser.add_argument("--runs", type=int, default=5, help="of each tool (default: %(default)s)")
+    parser.add_argument("--entries", type=int, default=6000, help="of the image (default: %(default)s)")
     parser.add_argument("--kernel", default="6.12", metavar="SERIES", help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="the JSON file (default: .cache/bench/kernel-results/kernel.json)")
     args = parser.parse_args(argv)
-    name, shape = shapes.layers_image(_LAYERS, _ENTRIES)
+    name, shape = shapes.layers_image(_LAYERS, args.entries)
     images.ensure_shapes({name: shape})
     place = images.CACHE / name
     try:
