@@ -79,6 +79,25 @@ def _set_metadata(root: Path) -> None:
     os.utime(root, ns=(1, 123_456_789))
 
 
+def make_archivable(root: Path) -> None:
+    """Remove below *root*, and of it, what an archive of an OCI layer does not hold: sockets, times before 1970."""
+    for path in [*root.rglob("*"), root]:
+        if path.is_socket():
+            path.unlink()
+        elif path.lstat().st_mtime < 0:
+            os.utime(path, (0, 0), follow_symlinks=False)
+
+
+def times(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Return times and size of everything at *root* and below it, some of which any change would change."""
+    found = {}
+    for path, directories, files in os.walk(root):
+        for name in (".", *directories, *files):
+            info = os.lstat(os.path.join(path, name))
+            found[os.path.join(path, name)] = info.st_mtime_ns, info.st_ctime_ns, info.st_size
+    return found
+
+
 def snapshot(root: Path) -> dict[bytes, tuple[object, ...]]:
     """Return everything that there is to be seen at *root* and below it, by path."""
     found: dict[bytes, tuple[object, ...]] = {}

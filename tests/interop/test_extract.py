@@ -15,7 +15,7 @@ from tests import trees_on_disk
 from tests.golden import vectors
 from tests.layouts import image_layout, layer
 from tests.tools import require_root, require_tool
-from tests.trees_on_disk import make_everything, snapshot
+from tests.trees_on_disk import make_archivable, make_everything, snapshot
 
 ALGORITHMS = list(composefs.Algorithm)
 # OCI images of all kinds that Linux can hold: no modes of links, no owner -1, no capabilities that are none.
@@ -121,11 +121,7 @@ def test_tar(cfsctl, scratch):
     source, repository = scratch / "source", init(cfsctl, scratch / "repository", composefs.Algorithm.SHA256)
     make_everything(source)
     shutil.rmtree(source / "run")
-    for path in [*source.rglob("*"), source]:
-        if path.is_socket():
-            path.unlink()  # which tar leaves out
-        elif path.lstat().st_mtime < 0:
-            os.utime(path, (0, 0), follow_symlinks=False)  # others OCI does not know
+    make_archivable(source)
     subprocess.run([tar, "-C", source, "--format=pax", "-cf", scratch / "layer.tar", "."], check=True)
     (scratch / "tar").mkdir()
     subprocess.run([tar, "-C", scratch / "tar", "-xpf", scratch / "layer.tar"], check=True)

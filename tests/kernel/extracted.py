@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.trees_on_disk import make_everything, snapshot
+from tests.trees_on_disk import make_archivable, make_everything, snapshot
 
 WHITEOUT = b"/dev/whiteout"  # a device of that kind, in the lowest layer
 _WHITEOUT = ".wh."
@@ -31,11 +31,7 @@ def make_layers(scratch: Path) -> list[bytes]:
     lowest = scratch / "lowest"
     make_everything(lowest)
     shutil.rmtree(lowest / "run")
-    for path in [*lowest.rglob("*"), lowest]:
-        if path.is_socket():
-            path.unlink()  # which tar leaves out
-        elif path.lstat().st_mtime < 0:
-            os.utime(path, (0, 0), follow_symlinks=False)  # others OCI does not know
+    make_archivable(lowest)
     changes = _directories(scratch / "changes", "usr/bin", "usr/lib/deep", "usr/new")
     (changes / "usr/bin/same").write_bytes(b"another size" * 100)
     (changes / "usr/bin/.wh.tool").touch()  # one of four names of a file

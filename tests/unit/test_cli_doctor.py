@@ -16,6 +16,7 @@ from composefs.doctor import Finding, Job, Status, examination
 from tests import commands
 from tests.layouts import noise
 from tests.tools import require_root, require_tool
+from tests.trees_on_disk import times
 
 NOBODY = "65534"
 BOTH = (Job.IMPORT, Job.MOUNT)
@@ -125,7 +126,7 @@ def test_arguments(given, capsys):
 
 def test_healthy_repository(repository, capsys):
     """What is told of a repository agrees with the exit status; nothing in it changes."""
-    before = snapshot(repository)
+    before = times(repository)
 
     status = main(["doctor", str(repository), "--json"])
 
@@ -135,7 +136,7 @@ def test_healthy_repository(repository, capsys):
     assert value["can_import"]
     assert found["repository.metadata"]["status"] == "ok"
     assert found["repository.objects"]["found"].startswith("8 objects looked at")
-    assert snapshot(repository) == before
+    assert times(repository) == before
 
 
 def test_report_of_this_machine(repository, capsys):
@@ -261,13 +262,3 @@ def test_other_file_systems(tmp_path, options):
     else:
         assert found["filesystem.space"]["status"] == "degraded"
         assert found["filesystem.inodes"]["found"] == "no limit"
-
-
-def snapshot(directory):
-    """Return the times of everything below *directory*, which any change would change."""
-    found = {}
-    for path, directories, files in os.walk(directory):
-        for name in (".", *directories, *files):
-            info = os.lstat(os.path.join(path, name))
-            found[os.path.join(path, name)] = info.st_mtime_ns, info.st_ctime_ns, info.st_size
-    return found

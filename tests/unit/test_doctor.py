@@ -16,6 +16,7 @@ from composefs.errors import MountError
 from composefs.fuse import server
 from tests.layouts import files_layer, image_layout, noise
 from tests.tools import require_root
+from tests.trees_on_disk import times
 
 
 @pytest.fixture
@@ -259,12 +260,12 @@ def mounts():
 
 def test_examine(repository):
     """A repository is examined without a change to it, its groups together."""
-    before = snapshot(repository)
+    before = times(repository)
     fds = len(os.listdir("/proc/self/fd"))
 
     findings = examine(repository)
 
-    assert snapshot(repository) == before
+    assert times(repository) == before
     assert len(os.listdir("/proc/self/fd")) == fds
     groups = [finding.id.partition(".")[0] for finding in findings]
     assert list(dict.fromkeys(groups)) == ["kernel", "mount", "filesystem", "repository", "machine"]
@@ -315,16 +316,6 @@ def test_required_verity(repository):
 def test_public_names():
     """The library call is documented, and what it returns has names."""
     assert set(doctor.__all__) == {"Finding", "Job", "Status", "examine"}
-
-
-def snapshot(directory):
-    """Return the times of everything below *directory*, which any change would change."""
-    found = {}
-    for path, directories, files in os.walk(directory):
-        for name in (".", *directories, *files):
-            info = os.lstat(os.path.join(path, name))
-            found[os.path.join(path, name)] = info.st_mtime_ns, info.st_ctime_ns, info.st_size
-    return found
 
 
 def refuse(number):

@@ -7,7 +7,7 @@ fail() {
 	sleep 60
 }
 
-/busybox mkdir -p /proc /sys /dev /host /root
+/busybox mkdir -p /proc /sys /dev /host /new_root
 /busybox mount -t proc proc /proc # busybox finds its other commands in itself, by /proc/self/exe
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -16,25 +16,25 @@ for module in /modules/*; do
 done
 
 mount -t virtiofs -o ro host /host || fail "the host's files are not there"
-mount -t tmpfs -o mode=755 root /root
+mount -t tmpfs -o mode=755 root /new_root
 for path in /host/*; do
 	name=${path##*/}
 	if [ -L "$path" ]; then
-		cp -d "$path" "/root/$name"
+		cp -d "$path" "/new_root/$name"
 	elif [ -d "$path" ]; then
-		mkdir "/root/$name"
+		mkdir "/new_root/$name"
 		case $name in
 		proc | sys | dev | tmp | run | mnt) ;;
-		*) mount --bind "$path" "/root/$name" ;;
+		*) mount --bind "$path" "/new_root/$name" ;;
 		esac
 	fi
 done
 for name in tmp run mnt; do
-	mount -t tmpfs -o mode=1777 "$name" "/root/$name"
+	mount -t tmpfs -o mode=1777 "$name" "/new_root/$name"
 done
 while read -r path; do # what the command needs and those have just hidden
-	mkdir -p "/root$path"
-	mount --bind "/host$path" "/root$path" || fail "cannot show $path"
+	mkdir -p "/new_root$path"
+	mount --bind "/host$path" "/new_root$path" || fail "cannot show $path"
 done </lab/shown
 
 for device in /sys/block/vd*; do
@@ -42,8 +42,8 @@ for device in /sys/block/vd*; do
 	if [ "$name" = results ]; then
 		ln -s "${device##*/}" /dev/results
 	else
-		mkdir -p "/root/disks/$name"
-		mount -t "$name" "/dev/${device##*/}" "/root/disks/$name" || fail "cannot mount the disk $name"
+		mkdir -p "/new_root/disks/$name"
+		mount -t "$name" "/dev/${device##*/}" "/new_root/disks/$name" || fail "cannot mount the disk $name"
 	fi
 done
 
@@ -58,9 +58,9 @@ ln -s fd/2 /dev/stderr
 ifconfig lo 127.0.0.1 up
 hostname lab
 
-mkdir /root/lab /root/lab/results
-cp /busybox /lab/* /root/lab
+mkdir /new_root/lab /new_root/lab/results
+cp /busybox /lab/* /new_root/lab
 for name in dev sys proc; do
-	mount --move "/$name" "/root/$name"
+	mount --move "/$name" "/new_root/$name"
 done
-exec /busybox switch_root /root /lab/busybox sh /lab/start
+exec /busybox switch_root /new_root /lab/busybox sh /lab/start
