@@ -3,10 +3,12 @@
     ComposefsError
     ├── UsageError            an argument that no repository or image could satisfy
     ├── FormatError           input that breaks its format, at an offset
+    │   └── LimitError        input that is more than is taken, see `composefs.limits`
     ├── TreeError             a file system that cannot be had as asked, or not as an image
     ├── IntegrityError        a digest or size that is not the promised one
     ├── NotFoundError         a name that leads nowhere
     ├── RepositoryError       a repository that cannot be used as asked
+    │   └── BusyError         one that others have open, see `composefs.repository.locks`
     ├── MountError            a mount that the kernel refuses, or cannot do; also an OSError
     └── CancelledError        work given up because other work failed
 
@@ -38,6 +40,32 @@ class FormatError(ComposefsError):
     def __str__(self) -> str:
         entry = f", entry {self.entry}" if self.entry is not None else ""
         return f"{self.source}{entry}, offset {self.offset}: {self.what}"
+
+
+class LimitError(FormatError):
+    """Input is more than is taken of any: it has *got* of *what*, and *limit* is the most.
+
+    Attributes:
+        limit: the most that is taken; its unit is in *what*.
+        got: how much there is, or None: more, but nobody looked how much.
+        raised_by: the argument that raises the limit, if one does, such as of `composefs.import_image`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        offset: int,
+        what: str,
+        limit: int,
+        got: int | None = None,
+        *,
+        entry: str | None = None,
+        raised_by: str | None = None,
+    ) -> None:
+        text = f"more than {limit} {what}" if got is None else f"{got} {what}, more than {limit}"
+        super().__init__(source, offset, text, entry)
+        self.args = (source, offset, what, limit, got)
+        self.limit, self.got, self.raised_by = limit, got, raised_by
 
 
 class TreeError(ComposefsError):
@@ -80,6 +108,19 @@ class RepositoryError(ComposefsError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
+
+
+class BusyError(RepositoryError):
+    """The repository at *path* is in use.
+
+    Attributes:
+        holders: who has it open, for people, as far as that can be found out.
+    """
+
+    def __init__(self, path: str, holders: tuple[str, ...]) -> None:
+        super().__init__(path, f"is in use by {', '.join(holders) or 'a process that is not shown'}")
+        self.args = (path, holders)
+        self.holders = holders
 
 
 class MountError(ComposefsError, OSError):

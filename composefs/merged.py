@@ -43,6 +43,7 @@ class MergedFile(io.RawIOBase):
                 spill.write(chunk.data)
                 spilled += len(chunk.data)
                 size += len(chunk.data)
+            reader.check_size(size)
         spill.flush()
         self._size = size
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
-from composefs import _native, zstd
+from composefs import _native, limits, zstd
 from composefs.digest import LG_BLOCK_SIZE, Algorithm, Digest
-from composefs.errors import FormatError
+from composefs.errors import FormatError, LimitError
 from composefs.tasks import Do, do_now
 
 MAGIC = b"SplitStream"
@@ -40,7 +40,6 @@ _RUN_MAX = 1 << 22  # bytes of one inline run kept in memory; a guess, real ones
 _CHUNKS_MAX = 1 << 17  # bytes of chunks given to the compressor at a time: one call for many files
 _SECTION_MAX = 1 << 24  # bytes of compressed chunks kept in memory; a guess, real layers have a few megabytes
 _PIECE = 1 << 20  # bytes copied at a time
-_NAMED_REFS_MAX = 1 << 26  # bytes of named references, uncompressed; an image has one for each layer
 
 Spill = Callable[[], BinaryIO]
 
@@ -228,6 +227,7 @@ class SplitstreamReader:
 
     Raises:
         FormatError: *file* is no splitstream, or one of another algorithm or content type.
+        LimitError: it refers to too much.
     """
 
     def __init__(self, file: BinaryIO, algorithm: Algorithm, source: str, content_type: bytes | None = None) -> None:
@@ -236,9 +236,12 @@ class SplitstreamReader:
         info_start, info_end = self._header()
         if info_end - info_start < _INFO.size:
             raise FormatError(source, 0, f"info block of {info_end - info_start} bytes, less than {_INFO.size}")
-        info = _INFO.unpack_from(self._range(info_start, info_end, "info block"))
+        self._check_range(info_start, info_end, "info block")
+        info = _INFO.unpack(self._range(info_start, info_start + _INFO.size, "info block"))
         self.content_type: bytes = info[8]
         self.size: int = info[9]  # bytes of merged content, as the writer says
+        if self.size > limits.ARCHIVE_SIZE:
+            raise LimitError(source, info_start + 72, "bytes of content", limits.ARCHIVE_SIZE, self.size)
         if content_type is not None and self.content_type != content_type:
             what = f"content type {self.content_type!r}, wanted {content_type!r}"
             raise FormatError(source, info_start + 64, what)
@@ -262,13 +265,29 @@ class SplitstreamReader:
 
     def merged(self, open_object: Callable[[Digest], BinaryIO]) -> Iterator[bytes | memoryview]:
         """Yield the merged content in pieces; *open_object* opens the objects it refers to."""
+        size = 0
         for chunk in self.chunks():
             if isinstance(chunk, Inline):
+                size += len(chunk.data)
+                self.check_size(size)
                 yield chunk.data
                 continue
             with open_object(chunk.digest) as file:
                 while piece := file.read(_PIECE):
+                    size += len(piece)
+                    self.check_size(size)
                     yield piece
+
+    def check_size(self, size: int) -> None:
+        """See that what has come so far, *size* bytes, is not more than there is to come.
+
+        A few bytes can refer to a large object over and over, so that it would never end.
+
+        Raises:
+            FormatError: it is more.
+        """
+        if size > self.size:
+            raise FormatError(self._source, 0, f"has more than the {self.size} bytes that it says")
 
     def _header(self) -> tuple[int, int]:
         """Return the range of the info block."""
@@ -303,10 +322,13 @@ class SplitstreamReader:
         return data
 
     def _digests(self, start: int, end: int, what: str) -> DigestTable:
-        data = self._range(start, end, what)
-        if len(data) % self._algorithm.digest_size:
-            raise FormatError(self._source, start, f"{what} of {len(data)} bytes are no whole digests")
-        return DigestTable(self._algorithm, data)
+        size = self._algorithm.digest_size
+        self._check_range(start, end, what)
+        if (end - start) % size:
+            raise FormatError(self._source, start, f"{what} of {end - start} bytes are no whole digests")
+        if (end - start) // size > limits.ENTRIES:
+            raise LimitError(self._source, start, what, limits.ENTRIES, (end - start) // size)
+        return DigestTable(self._algorithm, self._range(start, end, what))
 
     def _named_refs(self, start: int, end: int) -> dict[str, Digest]:
         where = f"{self._source}, named references"
@@ -314,8 +336,8 @@ class SplitstreamReader:
         data = bytearray()
         for slot in zstd.decompress(source, where):
             data += slot
-            if len(data) > _NAMED_REFS_MAX:
-                raise FormatError(where, 0, f"more than {_NAMED_REFS_MAX} bytes")
+            if len(data) > limits.NAMED_REFS_SIZE:
+                raise LimitError(where, 0, "bytes", limits.NAMED_REFS_SIZE)
         *records, rest = bytes(data).split(b"\0")
         if rest:
             raise FormatError(where, len(data) - len(rest), "bytes behind the last record")
@@ -344,6 +366,7 @@ class Chunks:
     def __init__(self, source: _Decompressed, objects: DigestTable, label: str) -> None:
         self._source, self.objects, self._label = source, objects, label
         self.inline_left = 0  # bytes of the inline chunk still to come
+        self._references = 0  # to objects, so far
 
     def next(self, size: int = sys.maxsize) -> Inline | External | None:
         """Return the next chunk, of an inline one a piece of at most *size* bytes; None at the end."""
@@ -359,6 +382,9 @@ class Chunks:
                 if number >= len(self.objects):
                     what = f"chunk refers to object {number} of {len(self.objects)}"
                     raise FormatError(self._label, source.offset, what)
+                self._references += 1
+                if self._references > limits.ENTRIES:
+                    raise LimitError(self._label, source.offset, "references to objects", limits.ENTRIES)
                 return External(self.objects[number])
             self.inline_left = -number
         piece = source.take(min(self.inline_left, size))

@@ -14,7 +14,8 @@ from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
-from composefs.errors import FormatError
+from composefs import limits
+from composefs.errors import FormatError, LimitError
 
 LEVEL = 3  # libzstd's default, which the reference uses; stream ids depend on it
 
@@ -44,11 +45,13 @@ def decompress(file: Readable, source: str, size: int | None = None) -> Iterator
 
     Raises:
         FormatError: *source*, as *file* is called in messages, is not a sequence of whole frames.
+        LimitError: a frame asks for too much memory.
     """
     frames = _Frames(file, source)
     # All that the decoder asks of its source is read(size), whatever its type stub says.
     stream = cast("BinaryIO", frames)
-    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_size=_READ_SIZE, read_across_frames=True)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_SIZE)
+    reader = decompressor.stream_reader(stream, read_size=_READ_SIZE, read_across_frames=True)
     size = size or _PIECE
     try:
         while piece := reader.read(size):
@@ -72,7 +75,8 @@ class _Frames:
         self._part_size = 4
         self._step: Callable[[bytes, int], None] = self._magic
         self._skip = 0  # bytes of a body still to come
-        self._has_checksum = False
+        self._is_single_segment = self._has_checksum = False
+        self._content_size_size = 0  # bytes of the field
         self._frame_offset: int | None = None  # where the frame began that has not ended
         self._frames = 0
 
@@ -125,14 +129,21 @@ class _Frames:
 
     def _descriptor(self, part: bytes, _: int) -> None:
         descriptor = part[0]
-        single_segment = descriptor >> 5 & 1
-        content_size = (single_segment, 2, 4, 8)[descriptor >> 6]
-        dictionary_id = (0, 1, 2, 4)[descriptor & 3]
-        self._has_checksum = bool(descriptor >> 2 & 1)
-        rest = (1 - single_segment) + dictionary_id + content_size
+        self._is_single_segment, self._has_checksum = bool(descriptor >> 5 & 1), bool(descriptor >> 2 & 1)
+        self._content_size_size = (self._is_single_segment, 2, 4, 8)[descriptor >> 6]
+        rest = (not self._is_single_segment) + (0, 1, 2, 4)[descriptor & 3] + self._content_size_size
         self._expect(rest, self._header_rest)  # never nothing: without a window there is a content size
 
-    def _header_rest(self, _: bytes, __: int) -> None:
+    def _header_rest(self, part: bytes, offset: int) -> None:
+        if self._is_single_segment:  # which has no window but its content, whose size comes last
+            window = int.from_bytes(part[-self._content_size_size :], "little")
+            window += 256 if self._content_size_size == 2 else 0
+        else:
+            exponent, mantissa = part[0] >> 3, part[0] & 7
+            window = (1 << 10 + exponent) * (8 + mantissa) // 8
+        if window > limits.ZSTD_WINDOW_SIZE:
+            what = "bytes of memory for a zstd frame"
+            raise LimitError(self._source, offset, what, limits.ZSTD_WINDOW_SIZE, window)
         self._expect(3, self._block)
 
     def _block(self, part: bytes, offset: int) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TypeAlias, TypeGuard
 
-from composefs.errors import FormatError, NotFoundError, TreeError
+from composefs import limits
+from composefs.errors import FormatError, LimitError, NotFoundError, TreeError
 from composefs.selinux import WHITE_SPACE
 from composefs.tree import Backed, Directory, Inline, Leaf, Node, Object
 
@@ -20,8 +21,6 @@ ReadContent: TypeAlias = Callable[[Leaf], bytes]
 _LOADER_ENTRIES = b"/boot/loader/entries"
 _MODULES = b"/usr/lib/modules"
 _FILE_KEYS = ("linux", "initrd", "efi")  # of a Type 1 entry: their values name files
-_ENTRY_MAX = 1 << 20  # bytes of a Type 1 entry; a guess: real ones have some hundreds
-_PAYLOAD_MAX = 1 << 30  # bytes of an aboot payload; a guess: several times what kernel and initrd have
 _SEPARATORS = (" ", "\t", "\f", "\r")  # behind such a key
 
 # magic; sizes and addresses of kernel, ramdisk and second stage; address of tags; page size; header version;
@@ -58,7 +57,7 @@ def _type1_entries(root: Directory, read_content: ReadContent) -> Iterator[bytes
         if not name.endswith(b".conf"):
             continue
         path = _LOADER_ENTRIES + b"/" + name
-        data = contents(regular(node, path), path, read_content, _ENTRY_MAX)
+        data = contents(regular(node, path), path, read_content, limits.BOOT_ENTRY_SIZE)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -132,7 +131,7 @@ def _aboot_payload(root: Directory, read_content: ReadContent) -> bytes | None:
     ((version, payload),) = payloads
     path = b"/boot/aboot-" + version + b".img"
     source = path.decode("utf-8", "backslashreplace")
-    data = contents(payload, path, read_content, _PAYLOAD_MAX)
+    data = contents(payload, path, read_content, limits.BOOT_PAYLOAD_SIZE)
     if data.startswith(_ANDROID_MAGIC):
         _check_android(source, data)
         return path
@@ -211,7 +210,7 @@ def contents(leaf: Leaf, path: bytes, read_content: ReadContent, size_max: int) 
     """Return the contents of the regular file at *path*.
 
     Raises:
-        TreeError: it has more than *size_max* bytes, and is not in the image itself.
+        LimitError: it has more than *size_max* bytes, and is not in the image itself.
     """
     content = leaf.content
     if isinstance(content, Inline):
@@ -219,6 +218,15 @@ def contents(leaf: Leaf, path: bytes, read_content: ReadContent, size_max: int) 
     if isinstance(content, Backed) and content.path is None and content.digest is None:
         return b""  # sparse, which the reference reads as nothing
     assert isinstance(content, Object | Backed)
-    if content.size > size_max:
-        raise TreeError(path, f"is too large: {content.size} bytes of at most {size_max}")
+    check_size(path, content.size, size_max)
     return read_content(leaf)
+
+
+def check_size(path: bytes, size: int, size_max: int) -> None:
+    """Check the size of the file at *path*, which is to be read at once.
+
+    Raises:
+        LimitError: it has more than *size_max* bytes.
+    """
+    if size > size_max:
+        raise LimitError(path.decode("utf-8", "backslashreplace"), 0, "bytes", size_max, size)

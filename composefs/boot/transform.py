@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import stat
 
-from composefs import selinux
-from composefs.boot.entries import ReadContent, check_entries, contents, regular
+from composefs import limits, selinux
+from composefs.boot.entries import ReadContent, check_entries, check_size, contents, regular
 from composefs.errors import NotFoundError, TreeError
 from composefs.transform import empty, required_directory
-from composefs.tree import Backed, Directory, Object
+from composefs.tree import Backed, Directory
 
 
 def transform_for_boot(root: Directory, read_content: ReadContent) -> None:
@@ -67,9 +67,7 @@ def _policy_file(root: Directory, path: bytes, read_content: ReadContent) -> byt
     content = leaf.content
     if isinstance(content, Backed) and content.path is None and content.digest is None:
         return None  # sparse: as if it were missing
-    if isinstance(content, Object | Backed):
-        _check_policy_size(path, content.size)
-    return contents(leaf, path, read_content, selinux.FILE_SIZE_MAX)
+    return contents(leaf, path, read_content, limits.POLICY_FILE_SIZE)
 
 
 def _policy_file_on_disk(directory: str, path: bytes) -> bytes | None:
@@ -83,10 +81,5 @@ def _policy_file_on_disk(directory: str, path: bytes) -> bytes | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise TreeError(place, "is not a regular file")
-        _check_policy_size(place, status.st_size)
+        check_size(place, status.st_size, limits.POLICY_FILE_SIZE)
         return file.read()
-
-
-def _check_policy_size(path: bytes, size: int) -> None:
-    if size > selinux.FILE_SIZE_MAX:
-        raise TreeError(path, f"is too large for a file of a policy: {size} bytes of at most {selinux.FILE_SIZE_MAX}")

@@ -93,9 +93,10 @@ def _add_options(parser: argparse.ArgumentParser, prefix: str, where: str) -> No
 
 def _load(path: str) -> Directory:
     from composefs.erofs.load import load_tree
+    from composefs.erofs.superblock import read_image
 
     with open(path, "rb") as file:
-        return load_tree(file.read(), path)
+        return load_tree(read_image(file), path)
 
 
 def _filtered(root: Directory, filters: Sequence[bytes]) -> Directory:

@@ -21,7 +21,7 @@ from composefs.digest import Algorithm
 from composefs.dumpfile import parse_dump, read_lines
 from composefs.erofs import ondisk
 from composefs.erofs.load import load_tree
-from composefs.erofs.superblock import read_superblock
+from composefs.erofs.superblock import read_image, read_superblock
 from composefs.errors import NotFoundError, UsageError
 from composefs.oci import tags
 from composefs.oci.erofs import make_bootable
@@ -278,7 +278,7 @@ def _load_from_repository(
 ) -> Loaded:
     if source.kind is Kind.IMAGE:
         with repository.images.open(source.name) as file:
-            return _load_image(source, file.read(), str(source))
+            return _load_image(source, read_image(file), str(source))
     layers = layers_of_image(repository, source.name, workers=workers)
     root = merge_layers(layers)
     transforms.apply(source, root, lambda tree: make_bootable(repository, tree))
@@ -294,7 +294,7 @@ def _load_image(source: Source, data: bytes, name: str) -> Loaded:
 def _load_file(source: Source) -> Loaded:
     with _open(source.name) as file:
         if source.kind is Kind.FILE:
-            return _load_image(source, file.read(), source.name)
+            return _load_image(source, read_image(file), source.name)
         name = "standard input" if source.name == STDIN else source.name
         return Loaded(source, parse_dump(read_lines(file), name).root)
 

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from composefs import limits
 from composefs.dumpfile.reader import (
     CONTENT,
     DEVICES,
@@ -39,7 +40,7 @@ from composefs.dumpfile.reader import (
     wanted,
 )
 from composefs.dumpfile.text import ABSENT, raw_digest
-from composefs.errors import FormatError
+from composefs.errors import FormatError, LimitError
 from composefs.tree import (
     PERMISSIONS,
     Backed,
@@ -64,7 +65,6 @@ XATTR_TEXT_MAX = 65535  # bytes of a line behind its fixed fields
 XATTR_BUDGET = 32767  # bytes of all xattrs of an inode, by this count:
 XATTR_BASE_COST, XATTR_COST = 12, 7  # for there being any, and for each beside its name and value
 DIGEST_SIZE = 32  # bytes; SHA-256 is all it knows
-DEPTH_MAX = 2047  # directories in one another, a limit of ours
 
 _U16, _U32, _U64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 _NUMBERS = {  # by base; `*+` never looks at a zero twice, of which a line may have millions
@@ -141,8 +141,9 @@ class CReader(DumpReader):
         """Return where *path* is to stand: a directory, and a name that is free there."""
         if self._root is None:
             raise wanted(PATH, "the line of / first", path)
-        if path.count(b"/") > DEPTH_MAX:
-            raise Mistake(PATH, f"PATH: wanted at most {DEPTH_MAX} directories in one another, got {path.count(b'/')}")
+        if path.count(b"/") >= limits.DIRECTORY_DEPTH:
+            what = f"levels of directories in line {self._number}"
+            raise LimitError(self._source, self._offset, what, limits.DIRECTORY_DEPTH)
         above, _, name = path.rpartition(b"/")
         parent = self._directories.get(above)
         if parent is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from composefs import limits
 from composefs.dialect import Dialect
 from composefs.digest import Algorithm
 from composefs.dumpfile.c import CReader
-from composefs.dumpfile.reader import LINE_MAX, Dump
+from composefs.dumpfile.reader import Dump
 from composefs.dumpfile.rust import RustReader
 from composefs.errors import UsageError
 
@@ -34,6 +35,7 @@ def parse_dump(
 
     Raises:
         FormatError: a line breaks the format; the message has line and column.
+        LimitError: it is too large.
         UsageError: no dump of that dialect has such an algorithm, or such a mode.
     """
     if dialect is Dialect.RUST:
@@ -47,5 +49,5 @@ def parse_dump(
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of *file*, of one that is too long for any dump only so much that `parse_dump` sees it."""
-    while line := file.readline(LINE_MAX + 1):
+    while line := file.readline(limits.DUMP_LINE_SIZE + 1):
         yield line

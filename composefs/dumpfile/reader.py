@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, TypeVar
 
+from composefs import limits
 from composefs.dumpfile.text import BadEscapeError, unescape
-from composefs.errors import FormatError
+from composefs.errors import FormatError, LimitError
 from composefs.tree import NO_XATTRS, Directory, Leaf, Stat
-
-LINE_MAX = 4 << 20  # bytes; the longest line that an image can hold has about 1 MiB, of escaped xattrs
 
 FIELDS = ("PATH", "SIZE", "MODE", "NLINK", "UID", "GID", "RDEV", "MTIME", "PAYLOAD", "CONTENT", "DIGEST", "XATTR")
 PATH, SIZE, MODE, NLINK, UID, GID, RDEV, MTIME, PAYLOAD, CONTENT, DIGEST, XATTR = range(len(FIELDS))
@@ -78,16 +77,25 @@ class DumpReader(ABC):
 
     def read(self, lines: Iterable[bytes]) -> Dump:
         """Return what *lines* say, each of which ends in a newline but perhaps the last."""
+        most_lines, line_most, most = limits.ENTRIES, limits.DUMP_LINE_SIZE, limits.DUMP_SIZE
         for line in lines:
             self._number += 1
+            if self._number > most_lines or len(line) > line_most or self._offset + len(line) > most:
+                raise self._too_much(line)
             try:
-                if len(line) > LINE_MAX:
-                    raise Mistake(PATH, f"wanted lines of at most {LINE_MAX} bytes, got more")
                 self._add(line)
             except Mistake as mistake:
                 self._fail(self._position(line, mistake.index, mistake.skip), mistake.what)
             self._offset += len(line)
         return self._finish()
+
+    def _too_much(self, line: bytes) -> LimitError:
+        """Return the error that *line*, the last that was read, is too long, or one too many."""
+        if self._number > limits.ENTRIES:
+            return LimitError(self._source, self._offset, "lines", limits.ENTRIES)
+        if len(line) > limits.DUMP_LINE_SIZE:
+            return LimitError(self._source, self._offset, f"bytes in line {self._number}", limits.DUMP_LINE_SIZE)
+        return LimitError(self._source, self._offset, "bytes of dump", limits.DUMP_SIZE)
 
     @abstractmethod
     def _add(self, line: bytes) -> None:

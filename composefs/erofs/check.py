@@ -11,9 +11,11 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
+from composefs import limits
 from composefs.erofs import ondisk
 from composefs.erofs.raw import Inode
 from composefs.erofs.reader import ErofsReader, metacopy_digest, redirect_digest
+from composefs.errors import LimitError
 
 _WHITEOUT = ondisk.WHITEOUT_XATTRS[0]
 _DOTS = (b".", b"..")
@@ -138,4 +140,6 @@ def _inodes(reader: ErofsReader) -> Iterator[tuple[Inode, dict[bytes, int]]]:
             if nid not in seen:
                 seen.add(nid)
                 pending.append(reader.inode(nid))
+        if len(seen) > limits.ENTRIES:
+            raise LimitError(reader.source, inode.offset, "inodes", limits.ENTRIES)
         yield inode, names

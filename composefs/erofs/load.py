@@ -14,16 +14,15 @@ import stat
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from composefs import limits
 from composefs.collector import paused_collector
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.raw import Buffer, Inode
 from composefs.erofs.reader import ErofsReader
-from composefs.errors import FormatError
+from composefs.errors import FormatError, LimitError
 from composefs.text import printable
 from composefs.tree import Directory, Inline, Leaf, Symlink, is_whiteout
-
-DEPTH_MAX = 2048  # levels of directories, that of the root included; PATH_MAX, by the shortest name and a slash
 
 _PATH_SHOWN = 4096  # bytes of a path in an error
 _TYPE = 0o170000  # in a mode
@@ -45,6 +44,7 @@ def load_tree(data: Buffer, source: str = "image", *, dialect: Dialect = Dialect
 
     Raises:
         FormatError: the image is broken, or no composefs image.
+        LimitError: it is too large or too deep.
     """
     loader = _Loader(ErofsReader(data, source, dialect), dialect)
     with paused_collector():
@@ -84,6 +84,7 @@ class _Loader:
     def __init__(self, reader: ErofsReader, dialect: Dialect) -> None:
         self._reader, self._dialect = reader, dialect
         self._room = reader.size  # bytes that inodes not read yet may occupy
+        self._count = 0  # of entries so far
         self._pending: list[_Pending] = []
         self._directories: set[int] = set()  # nids
         self._leaves: dict[int, Leaf] = {}  # by nid
@@ -109,8 +110,8 @@ class _Loader:
         """Return a directory, and remember to read its entries."""
         if inode.nid in self._directories:
             raise self._reader.error(inode.offset, f"inode {inode.nid} is a directory with two names")
-        if depth >= DEPTH_MAX:
-            raise self._reader.error(inode.offset, f"directories are nested in more than {DEPTH_MAX} levels")
+        if depth >= limits.DIRECTORY_DEPTH:
+            raise self._too_much(inode, "levels of directories", limits.DIRECTORY_DEPTH)
         self._claim(inode, self._reader.occupied(inode))
         self._directories.add(inode.nid)
         directory = Directory(self._reader.node_stat(inode))
@@ -126,6 +127,9 @@ class _Loader:
         try:
             names = reader.names(inode)
             self._check_dots(inode, names, parent)
+            self._count += len(names)
+            if self._count > limits.ENTRIES:
+                raise self._too_much(inode, "entries", limits.ENTRIES)
             for name, nid in names.items():
                 here = _Place(place, name)
                 leaf = leaves.get(nid)
@@ -181,6 +185,9 @@ class _Loader:
         links.names += 1
         return leaf
 
+    def _too_much(self, inode: Inode, what: str, limit: int) -> LimitError:
+        return LimitError(self._reader.source, inode.offset, what, limit)
+
     def _claim(self, inode: Inode, size: int) -> None:
         """Count *size* bytes as those of *inode*."""
         self._room -= size
@@ -197,4 +204,5 @@ def _located(error: FormatError, place: _Place | None) -> FormatError:
     path = b"/" + b"/".join(reversed(names))
     if len(path) > _PATH_SHOWN:
         path = b"..." + path[-_PATH_SHOWN:]
-    return FormatError(error.source, error.offset, error.what, printable(path))
+    error.entry = printable(path)
+    return error

@@ -1,7 +1,7 @@
 """What an image begins with: composefs header and EROFS superblock.
 
 What no image of composefs has is refused: another block size, compression, several devices, packed inodes, more than
-`IMAGE_MAX` bytes.  Checksum and counts are not looked at: nothing depends on them.
+1 GiB.  Checksum and counts are not looked at: nothing depends on them.
 
 Source: the kernel's fs/erofs/erofs_fs.h; what composefs-rs 0.9.4 reads and refuses.
 """
@@ -9,12 +9,11 @@ Source: the kernel's fs/erofs/erofs_fs.h; what composefs-rs 0.9.4 reads and refu
 from __future__ import annotations
 
 from mmap import mmap
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from composefs import limits
 from composefs.erofs import VERSIONS, ondisk
-from composefs.errors import FormatError
-
-IMAGE_MAX = 1 << 30  # bytes; as composefs-rs, an image holds metadata only
+from composefs.errors import FormatError, LimitError
 
 _CHECKSUM = 1  # a compatible feature, which no composefs image has
 _COMPAT = _CHECKSUM | ondisk.FEATURE_COMPAT_MTIME | ondisk.FEATURE_COMPAT_XATTR_FILTER
@@ -32,6 +31,11 @@ class Superblock(NamedTuple):
     has_acls: bool  # whether there are access control lists; version 2 says never
 
 
+def read_image(file: BinaryIO) -> bytes:
+    """Return the image that *file* holds; of one that is too large only so much that `read_superblock` refuses it."""
+    return file.read(limits.EROFS_SIZE + 1)
+
+
 def read_superblock(data: bytes | mmap, source: str) -> Superblock:
     """Return what the image *data* begins with.
 
@@ -41,9 +45,10 @@ def read_superblock(data: bytes | mmap, source: str) -> Superblock:
 
     Raises:
         FormatError: it is no composefs image.
+        LimitError: it is too large.
     """
-    if len(data) > IMAGE_MAX:
-        raise FormatError(source, 0, f"the image has {len(data)} bytes, more than {IMAGE_MAX}")
+    if len(data) > limits.EROFS_SIZE:
+        raise LimitError(source, 0, "bytes of image", limits.EROFS_SIZE, len(data))
     if len(data) < ondisk.INODES_OFFSET:
         what = f"the image ends before its inodes, which begin at {ondisk.INODES_OFFSET}"
         raise FormatError(source, len(data), what)

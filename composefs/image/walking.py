@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from composefs.erofs.load import DEPTH_MAX
+from composefs import limits
 from composefs.erofs.reader import ErofsReader, Inode
+from composefs.errors import LimitError
 
 if TYPE_CHECKING:
     from composefs.image.files import Image
@@ -30,8 +31,8 @@ class Guard:
         reader = self._reader
         if directory.nid in self._seen:
             raise reader.error(directory.offset, f"inode {directory.nid} is a directory with two names")
-        if depth >= DEPTH_MAX:
-            raise reader.error(directory.offset, f"directories are nested in more than {DEPTH_MAX} levels")
+        if depth >= limits.DIRECTORY_DEPTH:
+            raise LimitError(reader.source, directory.offset, "levels of directories", limits.DIRECTORY_DEPTH)
         self._seen.add(directory.nid)
         self._room -= reader.occupied(directory)
         if self._room < 0:

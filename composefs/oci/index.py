@@ -30,6 +30,7 @@ _WHITEOUT_PREFIX = b".wh."
 _OPAQUE_NAME = b".wh..wh..opq"
 
 _ROW_WEIGHT = 64  # bytes of a row beside what differs in size
+_XATTR_WEIGHT = 128  # bytes of an extended attribute beside its name and value
 _PLAIN_WEIGHT_MAX = 1024  # of an entry whose name and directory stand in its header, and whose value is short
 _STAT = Struct("<IIIqI")  # mode, uid, gid, mtime in seconds and nanoseconds
 # struct index_row of csrc/index.h: number, offset, end of the value, directory, stat, kind
@@ -210,7 +211,7 @@ class Indexer:
             self._packed_stats += packed
             if xattrs:
                 self._xattrs[number_of_stat] = xattrs
-                self._weight += sum(len(name) + len(value) for name, value in xattrs.items())
+                self._weight += sum(_XATTR_WEIGHT + len(name) + len(value) for name, value in xattrs.items())
         if name.startswith(_WHITEOUT_PREFIX) and kind != Kind.REFUSED:
             if kind == Kind.HARD_LINK:  # its target must exist all the same
                 self._append((Kind.TARGET, place, name, number_of_stat, value, 0, entry.offset))

@@ -11,16 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from composefs.errors import FormatError, IntegrityError, NotFoundError, UsageError
+from composefs import limits
+from composefs.errors import FormatError, IntegrityError, LimitError, NotFoundError, UsageError
 from composefs.oci.manifest import Config, Descriptor, Manifest, Platform, parse_index
 
 TRANSPORT = "oci:"
-_JSON_MAX = 1 << 25  # bytes of an index, manifest or config; real ones have some kilobytes
-_INDEX_DEPTH = 8  # levels of indexes in indexes; the specification names none
 _SHOWN = 10  # things listed in a message
 
 # What `uname -m` says, in Go's words.
@@ -111,6 +110,7 @@ class OciLayout:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._platforms: dict[str, Platform | None] = {}  # by digest of manifest or config
         if not os.path.isdir(path):
             raise NotFoundError(f"no directory {path}")
         if not os.path.exists(os.path.join(path, "index.json")):
@@ -169,8 +169,8 @@ class OciLayout:
                     continue
                 seen.add(descriptor.digest)
                 source = f"index {descriptor.digest}"
-                if depth == _INDEX_DEPTH:
-                    raise FormatError(source, 0, f"more than {_INDEX_DEPTH} indexes inside one another")
+                if depth == limits.INDEX_DEPTH:
+                    raise LimitError(source, 0, "indexes inside one another", limits.INDEX_DEPTH)
                 inner = parse_index(self._read_blob(descriptor, "index"), source)
                 for found in self._manifests(list(inner), depth + 1, seen):
                     yield _replace_tag(found, descriptor.tag)
@@ -180,11 +180,21 @@ class OciLayout:
 
     def _with_platform(self, descriptor: Descriptor) -> Descriptor:
         """Return *descriptor* with the platform that the image's config names."""
+        platform = self._once(descriptor.digest, lambda: self._platform(descriptor))
+        return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform, descriptor.tag)
+
+    def _platform(self, descriptor: Descriptor) -> Platform | None:
         manifest = Manifest.parse(self._read_blob(descriptor, "manifest"), f"manifest {descriptor.digest}")
         if not manifest.is_container:
-            return descriptor
-        config = Config.parse(self._read_blob(manifest.config, "config"), f"config {manifest.config.digest}")
-        return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, config.platform, descriptor.tag)
+            return None
+        config, source = manifest.config, f"config {manifest.config.digest}"
+        return self._once(config.digest, lambda: Config.parse(self._read_blob(config, "config"), source).platform)
+
+    def _once(self, digest: str, read: Callable[[], Platform | None]) -> Platform | None:
+        """Return the platform that *read* finds, which is read once: an index may name a large blob many times."""
+        if digest not in self._platforms:
+            self._platforms[digest] = read()
+        return self._platforms[digest]
 
     def _read(self, descriptor: Descriptor) -> Image:
         data = self._read_blob(descriptor, "manifest")
@@ -194,8 +204,8 @@ class OciLayout:
     def _read_blob(self, descriptor: Descriptor, what: str) -> bytes:
         """Return a small blob, checked against its descriptor."""
         source = f"{what} {descriptor.digest}"
-        if descriptor.size > _JSON_MAX:
-            raise FormatError(source, 0, f"{descriptor.size} bytes, more than {_JSON_MAX}")
+        if descriptor.size > limits.JSON_SIZE:
+            raise LimitError(source, 0, "bytes of JSON", limits.JSON_SIZE, descriptor.size)
         data = _read_json(self.blob_path(descriptor.digest), source)
         if len(data) != descriptor.size:
             raise IntegrityError(source, f"{descriptor.size} bytes", f"{len(data)} bytes")
@@ -224,10 +234,8 @@ def open_regular(path: str, what: str) -> int:
 
 def _read_json(path: str, what: str) -> bytes:
     with open(open_regular(path, what), "rb") as file:
-        data = file.read(_JSON_MAX + 1)
-    if len(data) > _JSON_MAX:
-        raise FormatError(what, _JSON_MAX, f"more than {_JSON_MAX} bytes")
-    return data
+        # If there is that much, it is refused; there is None of what may come later, such as /proc/kmsg.
+        return file.read(limits.JSON_SIZE + 1) or b""
 
 
 def _rank(found: Platform | None, wanted: Platform) -> int | None:

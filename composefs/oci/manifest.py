@@ -6,14 +6,15 @@ Manifest V 2, Schema 2", whose fields are the same.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
 
-from composefs.errors import FormatError, UsageError
+from composefs import limits
+from composefs.errors import FormatError, LimitError, UsageError
+from composefs.json_text import parse_json
 
 REF_NAME = "org.opencontainers.image.ref.name"  # annotation of a descriptor: its tag in a layout
 
@@ -131,14 +132,16 @@ class Manifest:
             FormatError: it is none.
         """
         value = parse_object(data, source)
-        if value.get("schemaVersion") != 2:
-            raise FormatError(source, 0, f"schemaVersion {value.get('schemaVersion')!r}, wanted 2")
-        media_type = value.get("mediaType")
-        if media_type is not None and media_type not in _MANIFEST_TYPES:
+        version, media_type = value.get("schemaVersion"), value.get("mediaType")
+        if not isinstance(version, int) or version != 2:
+            raise FormatError(source, 0, f"schemaVersion {version!r}, wanted 2")
+        if media_type is not None and (not isinstance(media_type, str) or media_type not in _MANIFEST_TYPES):
             raise FormatError(source, 0, f"media type {media_type!r} is not that of a manifest")
         layers = value.get("layers")
         if not isinstance(layers, list):
             raise FormatError(source, 0, "layers is no list")
+        if len(layers) > limits.LAYERS:
+            raise LimitError(source, 0, "layers", limits.LAYERS, len(layers))
         config = _descriptor(value.get("config"), f"{source}, config")
         return cls(config, tuple(_descriptor(item, f"{source}, layer {i}") for i, item in enumerate(layers, 1)))
 
@@ -162,6 +165,8 @@ class Config:
         diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         if not isinstance(diff_ids, list):
             raise FormatError(source, 0, "rootfs.diff_ids is no list")
+        if len(diff_ids) > limits.LAYERS:
+            raise LimitError(source, 0, "layers", limits.LAYERS, len(diff_ids))
         return cls(
             _platform(value), tuple(_digest(item, f"{source}, diff_id {i}") for i, item in enumerate(diff_ids, 1))
         )
@@ -185,15 +190,7 @@ def parse_object(data: bytes, source: str) -> _Json:
     Raises:
         FormatError: it is none.
     """
-    try:
-        value = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise FormatError(source, error.pos, f"broken JSON: {error.msg}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # bytes that are no text, numbers of thousands of digits, deep nesting
-        raise FormatError(source, 0, f"broken JSON: {error}") from None
+    value = parse_json(data, source, max_size=limits.JSON_SIZE)
     if not isinstance(value, dict):
         raise FormatError(source, 0, "not a JSON object")
     return value

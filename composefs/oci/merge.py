@@ -13,14 +13,14 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from composefs import limits
 from composefs._native import columns as _columns
 from composefs._native.columns import Refusal
-from composefs.errors import FormatError
+from composefs.errors import FormatError, LimitError
 from composefs.oci.index import Batch, Kind, LayerIndex, split_path
 from composefs.oci.merged import MergedTree
 from composefs.tree import NO_XATTRS, Directory
 
-_WEIGHT_MAX = 1 << 30  # bytes of names, metadata and small files; a guess: 30 times what a large image has
 _DIRECTORIES = {
     Refusal.DIRECTORY_GOES_UP: "goes up",
     Refusal.DIRECTORY_IS_MISSING: "does not exist",
@@ -71,8 +71,16 @@ class Merger:
         return None if found is None else Found(Kind(found[0]), found[1], self._sets[found[2]])
 
     def list(self) -> MergedTree:
-        """Return the file system as it is now."""
-        return MergedTree(self._merger.list(), self._sets)
+        """Return the file system as it is now.
+
+        Raises:
+            LimitError: it has too many entries.
+        """
+        columns = self._merger.list()
+        count = len(columns.children.cast("I"))
+        if count > limits.ENTRIES:
+            raise LimitError("merged layers", 0, "entries", limits.ENTRIES, count)
+        return MergedTree(columns, self._sets)
 
     def _apply(self, batch: Batch, label: str) -> None:
         sets = array("I", bytes(array("I").itemsize * batch.stat_count))
@@ -155,9 +163,9 @@ def find_origins(layers: Sequence[LayerIndex]) -> dict[bytes, int]:
 def _heavier(weight: int, batch: Batch, label: str) -> int:
     """Return *weight* and that of *batch*, which is in the layer *label*."""
     weight += batch.weight
-    if weight > _WEIGHT_MAX:
-        what = f"more than {_WEIGHT_MAX} bytes of names and metadata in the layers up to here"
-        raise FormatError(label, batch.first_offset, what)
+    if weight > limits.MERGED_SIZE:
+        what = "bytes of names and metadata in the layers up to here"
+        raise LimitError(label, batch.first_offset, what, limits.MERGED_SIZE)
     return weight
 
 

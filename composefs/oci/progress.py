@@ -56,7 +56,7 @@ class LayerProgress:
 
 @dataclass(frozen=True)
 class LayerDone:
-    """Layer *index* is stored; it gets its name with the others."""
+    """Layer *index* is stored; it gets its name soon, or with the others."""
 
     index: int
     diff_id: str

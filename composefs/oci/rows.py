@@ -63,6 +63,7 @@ class RowReader:
         texts, size, (inline_left, offset, padding) = self._reader.read(chunks.ahead(), place, max(limit, 0))
         if not texts.rows:
             return None
+        rows = Rows.of(texts)
         chunks.skip(size, inline_left)
-        self._splitter.skip_entries(offset, padding)
-        return Rows.of(texts)
+        self._splitter.skip_entries(len(rows.kinds), offset, padding)
+        return rows

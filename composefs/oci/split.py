@@ -123,7 +123,7 @@ class ArchiveSplitter:
             indexer.add_rows(rows)
         last = rows.offsets[-1]
         start = last - self._offset
-        self._splitter.skip_entries(part.offset, part.padding, (last, slot[start : start + BLOCK]))
+        self._splitter.skip_entries(len(rows.kinds), part.offset, part.padding, (last, slot[start : start + BLOCK]))
         return part
 
     def _store_part(self, slot: bytes, part: _native.TarPart) -> None:

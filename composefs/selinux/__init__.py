@@ -3,7 +3,7 @@
 Expressions are matched by an automaton and not by Python's `re`: some policies, made to harm, would take `re` years.
 """
 
-from composefs.selinux.policy import FILE_SIZE_MAX, WHITE_SPACE, Policy
+from composefs.selinux.policy import WHITE_SPACE, Policy
 from composefs.selinux.relabel import XATTR, relabel, strip
 
-__all__ = ["FILE_SIZE_MAX", "WHITE_SPACE", "XATTR", "Policy", "relabel", "strip"]
+__all__ = ["WHITE_SPACE", "XATTR", "Policy", "relabel", "strip"]

@@ -25,7 +25,6 @@ from composefs.selinux.syntax import parse
 Read: TypeAlias = Callable[[bytes], bytes | None]
 Position: TypeAlias = tuple[State, ...]  # where a path leads to, in each automaton
 
-FILE_SIZE_MAX = 16 << 20  # bytes; thirty times the largest file of a known policy
 # Unicode's White_Space.  Python's own idea of it has U+001C to U+001F, too.
 WHITE_SPACE = "".join(each for each in map(chr, range(0x3001)) if each.isspace() and each not in "\x1c\x1d\x1e\x1f")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from composefs.errors import FormatError
+from composefs import limits
+from composefs.errors import FormatError, LimitError
 from composefs.tar.header import (
     BLOCK,
     CHECKSUM,
@@ -31,8 +32,8 @@ from composefs.tar.header import (
 )
 
 INLINE_MAX = 64  # bytes; larger contents of regular files become objects
-METADATA_MAX = 1 << 20  # bytes of extension data that one entry, or one global header, may have
 _ZEROS = bytes(BLOCK)
+_SHOWN_MAX = 100  # characters of a path that is too long
 
 
 class Inline(NamedTuple):
@@ -78,6 +79,7 @@ class TarSplitter:
         self._after_zeros = False  # the last header block was all zeros
         self._ended = False  # the end marker was seen
         self._entries_left = -1  # entries until `feed` stops; negative: it does not
+        self._count = 0  # of entries so far
         self._skipped: tuple[int, bytes] | None = None  # offset and header of the last entry, if that was skipped
 
     def feed(
@@ -171,16 +173,23 @@ class TarSplitter:
             return None
         return self._offset, self._inline_left
 
-    def skip_entries(self, offset: int, padding: int, last: tuple[int, bytes] | None = None) -> None:
+    def skip_entries(self, count: int, offset: int, padding: int, last: tuple[int, bytes] | None = None) -> None:
         """Take what is before *offset* for fed: whole entries, after which *padding* bytes are still to be passed over.
 
         Args:
+            count: how many entries.
             offset: bytes from the start of the archive.
             padding: bytes.
             last: offset and header of the last of the entries; without it errors of `close` name the right entry only
                 once another one was fed.
+
+        Raises:
+            LimitError: they are too many.
         """
         self._offset, self._inline_left, self._skipped = offset, padding, last
+        self._count += count
+        if self._count > limits.ENTRIES:
+            raise self._too_many(offset)
 
     def close(self) -> None:
         """Say that no more data comes.
@@ -259,14 +268,17 @@ class TarSplitter:
         try:
             check_sum(block, fields[CHECKSUM])
             if is_extension(fields):
-                self._begin_extension(kind, number(fields[SIZE]))
+                self._begin_extension(fields, offset)
                 return
             entry = entry_of(offset, fields, self._pending)
         except ValueError as error:
-            name = fields[NAME].partition(b"\0")[0].decode("utf-8", "backslashreplace")
-            raise FormatError(self._source, offset, str(error), name) from None
+            raise FormatError(self._source, offset, str(error), _name(fields)) from None
         if self._pending:
             self._pending = {}
+            self._check_sizes(entry)
+        self._count += 1
+        if self._count > limits.ENTRIES:
+            raise self._too_many(offset)
         self._entry, self._skipped = entry, None
         size = entry.size
         if kind not in REGULAR:
@@ -288,14 +300,30 @@ class TarSplitter:
             self._on_entry(self._entry, bytes(self._small))
         self._small.clear()
 
-    def _begin_extension(self, kind: bytes, size: int) -> None:
+    def _too_many(self, offset: int) -> LimitError:
+        return LimitError(self._source, offset, "entries", limits.ENTRIES)
+
+    def _check_sizes(self, entry: Entry) -> None:
+        """Check what extension headers can make large."""
+        names_size = sum(map(len, entry.xattrs)) + len(entry.xattrs)
+        for what, limit, got in (
+            ("bytes of path", limits.PATH_SIZE, len(entry.path)),
+            ("bytes of names of extended attributes", limits.XATTR_NAMES_SIZE, names_size),
+        ):
+            if got > limit:
+                shown = entry.name if len(entry.name) <= _SHOWN_MAX else f"{entry.name[:_SHOWN_MAX]}..."
+                raise LimitError(self._source, entry.offset, what, limit, got, entry=shown)
+
+    def _begin_extension(self, fields: tuple[bytes, ...], offset: int) -> None:
+        kind, size = fields[KIND], number(fields[SIZE])
         if kind == PAX_GLOBAL:
             self._pending = {}  # as the reference does: what stands before a global header is lost
         elif kind in self._pending:
             raise ValueError(f"second {EXTENSION_NAMES[kind]} for one entry")
         total = size + sum(map(len, self._pending.values()))
-        if total > METADATA_MAX:
-            raise ValueError(f"extension data of {total} bytes, more than {METADATA_MAX}")
+        if total > limits.TAR_METADATA_SIZE:
+            what = "bytes of extension headers"
+            raise LimitError(self._source, offset, what, limits.TAR_METADATA_SIZE, total, entry=_name(fields))
         self._extension, self._extension_left = kind, size
         self._extension_data.clear()
         if size == 0:
@@ -308,3 +336,8 @@ class TarSplitter:
             self._pending[kind] = data
         self._inline_left = -len(data) % BLOCK
         self._extension = None
+
+
+def _name(fields: tuple[bytes, ...]) -> str:
+    """Return what a header itself calls its entry."""
+    return fields[NAME].partition(b"\0")[0].decode("utf-8", "backslashreplace")

@@ -11,6 +11,7 @@ from composefs.splitstream import ContentType, SplitstreamReader
 from composefs.tar import Content, Inline, TarSplitter
 from tests.golden import vectors
 
+REFUSED_HERE = {"deep-2050": "paths above PATH_MAX; composefs-rs stores them, but does not read the image back"}
 PLAIN = [case for case in vectors.expected("refused") if "import_layer" in case]
 
 
@@ -25,7 +26,7 @@ def split(data: bytes) -> bytes:
 def test_refused(case):
     """An archive that `cfsctl oci import-layer` refuses is refused, with offset; one that it takes is taken whole."""
     data = vectors.read(vectors.ROOT / "refused" / case["layers"][-1]["file"])
-    if case["import_layer"]["status"] == 0:
+    if case["import_layer"]["status"] == 0 and case["case"] not in REFUSED_HERE:
         assert split(data) == data
         return
     with pytest.raises(FormatError) as caught:

@@ -558,15 +558,15 @@ def test_the_longest_line(dialect):
             buffer[:] = b"x" * len(buffer)
             return len(buffer)
 
-    with pytest.raises(FormatError, match="line 1, column 1: wanted lines of at most 4194304 bytes, got more"):
+    with pytest.raises(FormatError, match="^endless, offset 0: more than 4194304 bytes in line 1$"):
         parse_dump(read_lines(io.BufferedReader(Endless())), "endless", dialect=dialect)
 
 
 def test_the_depth_of_c():
     """Its paths have no limit, ours have one that no kernel reaches."""
-    lines = [b"/d" * depth + b" 0 40755 2 0 0 0 1.0 - - -\n" for depth in range(1, 2050)]
-    parse(ROOT + b"".join(lines[:2047]), Dialect.C)
-    with pytest.raises(FormatError, match="line 2049, column 1: PATH: wanted at most 2047 directories in one another"):
+    lines = [b"/d" * depth + b" 0 40755 2 0 0 0 1.0 - - -\n" for depth in range(1, 2051)]
+    parse(ROOT + b"".join(lines[:2048]), Dialect.C)
+    with pytest.raises(FormatError, match="more than 2049 levels of directories in line 2050$"):
         parse(ROOT + b"".join(lines), Dialect.C)
 
 

@@ -73,14 +73,14 @@ def nested(depth):
 
 
 def test_depth(monkeypatch):
-    """Directories are nested in at most 2048 levels, without recursion; errors in the depth have short names."""
+    """Directories are nested in at most 2049 levels, without recursion; errors in the depth have short names."""
     monkeypatch.setattr("tests.erofs_images.SHARED_BLOCK", 79)
-    node, depth = load_tree(nested(2048)), 1
+    node, depth = load_tree(nested(2049)), 1
     while node.entries:
         node, depth = node.entries[b"d"], depth + 1
-    assert depth == 2048
+    assert depth == 2049
 
-    check_refused(nested(2049), "nested in more than 2048 levels", entry="/d" * 2048)
+    check_refused(nested(2050), "more than 2049 levels of directories", entry="..." + "/d" * 2048)
 
 
 def test_entries_of_errors_are_of_limited_length():

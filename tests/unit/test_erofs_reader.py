@@ -6,12 +6,12 @@ import struct
 
 import pytest
 
+from composefs import limits
 from composefs.dialect import Dialect
 from composefs.erofs import ondisk
 from composefs.erofs.check import check_structure, collect_objects
 from composefs.erofs.load import load_tree
 from composefs.erofs.reader import DirEntry, ErofsReader
-from composefs.erofs.superblock import IMAGE_MAX
 from composefs.errors import FormatError
 from composefs.tree import Backed, Inline, Object, Special, Stat, Symlink, object_path
 from tests.erofs_images import (
@@ -102,9 +102,9 @@ def test_too_small(size):
 
 def test_too_large():
     """More than 1 GiB is not even looked at."""
-    with mmap.mmap(-1, IMAGE_MAX + 1) as data:
-        check_refused(data, f"has {IMAGE_MAX + 1} bytes, more than {IMAGE_MAX}", offset=0)
-    with mmap.mmap(-1, IMAGE_MAX) as data:
+    with mmap.mmap(-1, limits.EROFS_SIZE + 1) as data:
+        check_refused(data, f"{limits.EROFS_SIZE + 1} bytes of image, more than {limits.EROFS_SIZE}", offset=0)
+    with mmap.mmap(-1, limits.EROFS_SIZE) as data:
         check_refused(data, "magic 0x0 instead of", offset=0)
 
 

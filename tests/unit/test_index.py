@@ -220,7 +220,7 @@ def test_huge_metadata():
     """Entries with huge names and xattrs fill a batch by their weight, and an index that is to be kept likewise."""
     archive = Archive()
     for number in range(30):
-        archive.extended({"SCHILY.xattr.user.a": str(number) + "v" * 900_000, "path": "p" * 90_000}).file("short")
+        archive.extended({"SCHILY.xattr.user.a": str(number) + "v" * 900_000, "path": "p" * 4096}).file("short")
     data = archive.end()
 
     batches = batches_of(data)

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from composefs import limits
 from composefs.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from composefs.oci import layout as layout_module
 from composefs.oci.layout import OciLayout, host_platform, parse_reference
@@ -409,7 +410,7 @@ def test_forged_json(tmp_path, what):
 
 def test_huge_json(tmp_path, monkeypatch):
     """JSON beyond any sense is not read, be it an index or a blob."""
-    monkeypatch.setattr(layout_module, "_JSON_MAX", 1000)
+    monkeypatch.setattr(limits, "JSON_SIZE", 1000)
     layout = image_layout(tmp_path / "layout", [some_layer()], comment="x" * 1000)
 
     with pytest.raises(FormatError) as config:
@@ -419,8 +420,8 @@ def test_huge_json(tmp_path, monkeypatch):
         chosen(layout)
 
     assert str(config.value).startswith("config sha256:")
-    assert str(config.value).endswith(" bytes, more than 1000")
-    assert str(index.value) == f"{layout.path}/index.json, offset 1000: more than 1000 bytes"
+    assert str(config.value).endswith(" bytes of JSON, more than 1000")
+    assert str(index.value) == f"{layout.path}/index.json, offset 0: more than 1000 bytes of JSON"
 
 
 def test_endless_json(tmp_path):
@@ -428,7 +429,7 @@ def test_endless_json(tmp_path):
     layout = Layout(tmp_path / "layout").write()
     os.truncate(layout.path / "index.json", 1 << 40)
 
-    with pytest.raises(FormatError, match=r"index.json, offset 33554432: more than 33554432 bytes$"):
+    with pytest.raises(FormatError, match=r"index.json, offset 0: more than 33554432 bytes of JSON$"):
         chosen(layout)
 
 

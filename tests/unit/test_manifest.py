@@ -117,7 +117,11 @@ def test_artifacts(media_type, is_container):
         (b"null", "M, offset 0: not a JSON object"),
         (manifest(schemaVersion=1), "M, offset 0: schemaVersion 1, wanted 2"),
         (manifest(schemaVersion="2"), "M, offset 0: schemaVersion '2', wanted 2"),
+        (manifest(schemaVersion=2.0), "M, offset 0: schemaVersion 2.0, wanted 2"),
+        (manifest(schemaVersion=True), "M, offset 0: schemaVersion True, wanted 2"),
         (b"{}", "M, offset 0: schemaVersion None, wanted 2"),
+        (manifest(mediaType=[]), "M, offset 0: media type [] is not that of a manifest"),
+        (manifest(mediaType={"a": 1}), "M, offset 0: media type {'a': 1} is not that of a manifest"),
         (manifest(mediaType=layouts.INDEX), f"M, offset 0: media type '{layouts.INDEX}' is not that of a manifest"),
         (manifest(layers=None), "M, offset 0: layers is no list"),
         (manifest(layers={}), "M, offset 0: layers is no list"),
@@ -185,14 +189,33 @@ def test_digest_of_another_form(digest):
         b"\xff\xfe{",
         b"\0" * 100,
         b'{"a": "\n"}',
+        b'{"a": 1, "b": {"c": 2, "c": 2}}',
+        b'{"a": NaN}',
+        b'{"a": [-Infinity]}',
+        b'{"a": "\\ud800"}',
+        b'{"\\uDFFF": 1}',
+        b'{"a": ["\\udc00\\ud800"]}',
     ],
-    ids=["lists", "objects", "closed-lists", "long-number", "not-utf-8", "half-utf-16", "zeros", "control-character"],
+    ids=[
+        *("lists", "objects", "closed-lists", "long-number", "not-utf-8", "half-utf-16", "zeros", "control-character"),
+        *("key-twice", "nan", "infinity", "half-pair", "half-pair-as-key", "pair-the-wrong-way-round"),
+    ],
 )
 @pytest.mark.parametrize("parse", [Manifest.parse, Config.parse, parse_index])
 def test_hostile_json(parse, data):
     """JSON that a parser chokes on is a format error like any other."""
-    with pytest.raises(FormatError, match=r"^S, offset \d+: broken JSON: "):
+    with pytest.raises(
+        FormatError, match=r"^S, offset \d+: (broken JSON: |more than 64 lists and objects in one another in JSON$)"
+    ):
         parse(data, "S")
+
+
+def test_whole_pairs():
+    """Characters beyond the first 65536 may be written as pairs of surrogates."""
+    data = packed({"manifests": [BLOB | {"annotations": {"org.opencontainers.image.ref.name": "\N{GRINNING FACE}"}}]})
+
+    assert b"\\ud83d\\ude00" in data
+    assert parse_index(data, "I")[0].tag == "\N{GRINNING FACE}"
 
 
 def test_config():

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 
+from composefs import limits
 from composefs.errors import FormatError
-from composefs.oci import merge
 from composefs.oci.index import LayerIndex
 from composefs.oci.merge import OrderedMerger, find_origins, merge_layers
 from composefs.tree import Leaf, Stat
@@ -226,7 +226,7 @@ def test_numbers():
 def test_too_much(monkeypatch):
     """Layers of endless names are refused before they fill the memory."""
     layer = index_of(base().end())
-    monkeypatch.setattr(merge, "_WEIGHT_MAX", 5 * sum(batch.weight for batch in layer.batches))
+    monkeypatch.setattr(limits, "MERGED_SIZE", 5 * sum(batch.weight for batch in layer.batches))
 
     merge_layers([layer] * 5)
     with pytest.raises(FormatError, match="^layer, offset 0: more than .* bytes of names and metadata"):
@@ -280,7 +280,7 @@ def test_merged_as_they_come():
 def test_too_much_waits(monkeypatch):
     """Layers that wait for the lowest one are refused, too, before they fill the memory; others are read in time."""
     layer = index_of(base().end())
-    monkeypatch.setattr(merge, "_WEIGHT_MAX", 3 * sum(batch.weight for batch in layer.batches))
+    monkeypatch.setattr(limits, "MERGED_SIZE", 3 * sum(batch.weight for batch in layer.batches))
     merger = OrderedMerger(["lowest", *"abcde"])
 
     merger.add("a", LayerIndex("read when it is merged", iter(layer.batches)))

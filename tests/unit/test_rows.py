@@ -168,7 +168,7 @@ def test_boundary():
 def test_skip_entries():
     """Offsets go on behind what somebody else has read."""
     splitter = TarSplitter("layer", lambda *_: None)
-    splitter.skip_entries(5120, 100)
+    splitter.skip_entries(2, 5120, 100)
 
     assert splitter.boundary == (5120, 100)
     with pytest.raises(FormatError) as caught:

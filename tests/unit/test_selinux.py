@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from composefs.errors import FormatError, TreeError
-from composefs.selinux import FILE_SIZE_MAX, Policy, relabel, strip
+from composefs.selinux import Policy, relabel, strip
 from composefs.selinux.nodes import ExpressionError
 from composefs.selinux.syntax import parse
 from composefs.tree import Directory, Inline, Leaf, Special, Stat, Symlink
@@ -485,7 +485,3 @@ def test_deep_trees_do_not_recurse():
     relabel(root, policy("/(d/)*d deep\n"))
 
     assert below.stat.xattrs == {LABEL: b"deep"}
-
-
-def test_sizes_of_files_are_bounded_far_above_what_is_known():
-    assert FILE_SIZE_MAX >= 16 << 20

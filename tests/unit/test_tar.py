@@ -224,8 +224,13 @@ HEADER = Archive().file("first", b"x" * 100)
         (Archive().entry("p", b"x", b"7 \xff\xfe=v\n").file("bad"), "bad", 1024, "is not UTF-8"),
         (Archive().extended({"a": "b"}).extended({"a": "b"}), "PaxHeaders/entry", 1024, "second extended header"),
         (Archive().gnu_long_name("a").gnu_long_name("b"), "././@LongLink", 1024, "second long name"),
-        (Archive().entry("p", b"x", size=(1 << 20) + 1), "p", 0, "extension data of 1048577 bytes, more than 1048576"),
-        (Archive().entry("p", b"g", size=(1 << 20) + 1), "p", 0, "extension data of 1048577 bytes"),
+        (
+            Archive().entry("p", b"x", size=(1 << 20) + 1),
+            "p",
+            0,
+            "1048577 bytes of extension headers, more than 1048576",
+        ),
+        (Archive().entry("p", b"g", size=(1 << 20) + 1), "p", 0, "1048577 bytes of extension headers"),
         (Archive().extended({"a": "b"}), None, 1536, "between an extension header and its entry"),
     ],
 )
