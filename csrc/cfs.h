@@ -5,6 +5,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +19,17 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* openat(2), again where it was interrupted, as network file systems and those in user space may let it be. */
+static inline int open_at(int dir_fd, const char *path, int flags, mode_t mode)
+{
+	int fd;
+
+	do
+		fd = openat(dir_fd, path, flags, mode);
+	while (fd < 0 && errno == EINTR);
+	return fd;
+}
 
 /* cpu.c: sets of instructions whose registers the kernel saves. */
 #define CPU_SHANI	(1u << 0)	/* and SSE4.1 */
@@ -98,6 +111,12 @@ void hash_messages(const struct hash_alg *hash, const struct hash_impl *impl, co
 /* stream.c: hash as much of the stream as leads to the border of two blocks, if it has that. */
 void stream_align(struct cfs_stream *stream);
 
+#define FILE_MODE	0644	/* of what is made in a repository, as the next */
+#define DIRECTORY_MODE	0755
+
+/* fsio.c: open a directory, for its names only.  Return: the descriptor, or -errno. */
+int open_subdirectory(int dir_fd, const char *name);
+
 /* check.c: what an object turned out to be. */
 enum object_state {
 	OBJECT_HASHED,		/* its digest was computed */
@@ -106,6 +125,13 @@ enum object_state {
 	OBJECT_NO_FILE,		/* but something else */
 	OBJECT_NOT_READ,		/* as the error says */
 	OBJECT_NOT_SEALED,	/* the kernel enforces no digest, or one of another hash, though it is required to */
+};
+
+/* What cfs_sweep_objects() does; composefs/_native/sweep.py has the same numbers. */
+enum sweep_action {
+	SWEEP_WEIGH,	/* only look */
+	SWEEP_REMOVE,
+	SWEEP_MOVE,	/* to the other directory, unless one is there: then remove */
 };
 
 #endif

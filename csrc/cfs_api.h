@@ -78,6 +78,11 @@ int cfs_seal(int fd, int dir_fd, int alg, const void *digest, size_t digest_size
 int cfs_syncfs(int fd);
 int cfs_store_file(int dir_fd, const void *data, size_t size);
 
+/* Modes of what is made do not depend on the umask; nothing is opened through a link. */
+int cfs_set_mode(int fd, int dir_fd, unsigned int mode);
+int cfs_make_directory(int dir_fd, const char *name, unsigned int mode);
+int cfs_open_below(int dir_fd, const char *path, int flags);
+
 /* Contexts of file systems, mounts, loop devices. */
 int cfs_fsopen(const char *type);
 int cfs_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
@@ -109,10 +114,51 @@ struct cfs_objects {
 	uint8_t *found;		/* from here on set by C: digests of what is hashed or measured, back to back */
 	uint8_t *states;	/* what each is: enum object_state of cfs.h */
 	int *errors;		/* errno, or 0 */
+	uint64_t *stamps;	/* as of cfs_stamp_objects(), from before they were read; NULL: they are not wanted */
+	int64_t time;		/* for these; set by the caller */
 };
 
 /* Look at the objects in the directory dir_fd, each at xx/rest. */
 int cfs_check_objects(int alg, int dir_fd, size_t digest_size, struct cfs_objects *objects);
+
+/*
+ * A number for inode, size, mtime and ctime of each object; 0: it is no file, or was changed at or after the time, in
+ * nanoseconds.
+ */
+int cfs_stamp_objects(int dir_fd, const void *digests, size_t count, size_t digest_size, int64_t time,
+		      uint64_t *stamps);
+
+/* The objects in one directory, and what is none. */
+struct cfs_listing {
+	uint8_t *digests;	/* sorted, back to back */
+	size_t count;
+	uint8_t *strays;	/* names, each with its end */
+	size_t strays_size;	/* bytes */
+	size_t capacity, strays_capacity;
+};
+
+/* List the objects whose digests begin with that byte, in the directory dir_fd of all. */
+int cfs_list_objects(int dir_fd, uint8_t byte, size_t digest_size, struct cfs_listing *listing);
+void cfs_free_listing(struct cfs_listing *listing);
+
+/* Set marks[i] to 1 for each of the digests, sorted, that is among the wanted ones. */
+int cfs_mark_objects(const void *digests, size_t count, size_t digest_size, const void *wanted, size_t wanted_count,
+		     uint8_t *marks);
+
+/* Objects whose digests begin with the same byte, and what to do with those that are not marked. */
+struct cfs_sweep {
+	const uint8_t *digests;
+	const uint8_t *marks;
+	size_t count;
+	int action;		/* enum sweep_action of cfs.h */
+	const int *stop;	/* may be set meanwhile: -ECANCELED */
+	size_t done;		/* from here on set by C: objects that it was done with */
+	size_t failed;		/* index of the one that it could not be done with */
+	uint64_t bytes;		/* of the sizes of those that were weighed */
+	int64_t newest;		/* when an inode of theirs was changed last, in seconds */
+};
+
+int cfs_sweep_objects(int dir_fd, int target_fd, size_t digest_size, struct cfs_sweep *sweep);
 
 /* The sum of all bytes, each from 0 to 255. */
 uint64_t cfs_sum_bytes(const void *data, size_t size);

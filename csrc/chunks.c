@@ -17,7 +17,7 @@ static int open_object(struct cfs_merge *merge, const struct cfs_digests *digest
 		return -ERANGE;
 	format_object_path(path, digests->data + number * digests->size, digests->size);
 	/* Whatever stands there: never follow a link, never wait. */
-	merge->fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	merge->fd = open_at(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 	return merge->fd < 0 ? -errno : 0;
 }
 

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +65,72 @@ int cfs_link_fd(int fd, int dir_fd, const char *path)
 	if (linkat(AT_FDCWD, proc, dir_fd, path, AT_SYMLINK_FOLLOW) != 0)
 		return -errno;
 	return 0;
+}
+
+int open_subdirectory(int dir_fd, const char *name)
+{
+	int fd = open_at(dir_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/*
+ * Give what was just made in dir_fd the mode that was asked for, whatever the umask; fd may be of O_PATH.  Where the
+ * directory has a default ACL, there is no umask, and what the ACL takes away stays away.
+ * Return: 0 or -errno.
+ */
+int cfs_set_mode(int fd, int dir_fd, unsigned int mode)
+{
+	char proc[sizeof("/proc/self/fd/") + 3 * sizeof(fd)];
+	struct stat info;
+
+	if (fstat(fd, &info) < 0)
+		return -errno;
+	if ((info.st_mode & 0777) == mode)
+		return 0;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", dir_fd);	/* which may be of O_PATH, too */
+	if (dir_fd != AT_FDCWD && getxattr(proc, "system.posix_acl_default", NULL, 0) > 0)
+		return 0;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	return chmod(proc, mode | (info.st_mode & S_ISGID)) < 0 ? -errno : 0;
+}
+
+/* Return: 0, -EEXIST if something has that name, or another -errno. */
+int cfs_make_directory(int dir_fd, const char *name, unsigned int mode)
+{
+	int fd, ret;
+
+	if (mkdirat(dir_fd, name, mode) < 0)
+		return -errno;
+	fd = open_subdirectory(dir_fd, name);
+	if (fd < 0)
+		return fd;
+	ret = cfs_set_mode(fd, dir_fd, mode);
+	close(fd);
+	return ret;
+}
+
+/* Open path, a name or two, below dir_fd; neither may be a link.  Return: the descriptor, or -errno. */
+int cfs_open_below(int dir_fd, const char *path, int flags)
+{
+	const char *slash = strchr(path, '/');
+	char directory[NAME_MAX + 1] = "";
+	int fd, parent, ret;
+
+	if (!slash) {
+		fd = open_at(dir_fd, path, flags | O_NOFOLLOW | O_CLOEXEC, 0);
+		return fd < 0 ? -errno : fd;
+	}
+	if ((size_t)(slash - path) >= sizeof(directory))
+		return -ENAMETOOLONG;
+	memcpy(directory, path, slash - path);
+	parent = open_subdirectory(dir_fd, directory);
+	if (parent < 0)
+		return parent;
+	fd = open_at(parent, slash + 1, flags | O_NOFOLLOW | O_CLOEXEC, 0);
+	ret = fd < 0 ? -errno : fd;
+	close(parent);
+	return ret;
 }
 
 /* Return: 0, or the -errno of renameat2(2). */
@@ -127,7 +195,12 @@ int cfs_measure_verity(int fd, int *alg, void *digest, size_t capacity)
 /* Return: 0, or the -errno of syncfs(2). */
 int cfs_syncfs(int fd)
 {
-	return syncfs(fd) < 0 ? -errno : 0;
+	int ret;
+
+	do
+		ret = syncfs(fd);
+	while (ret < 0 && errno == EINTR);
+	return ret < 0 ? -errno : 0;
 }
 
 /* Write all of data at the end of fd.  Return: 0, or the -errno of write(2). */
@@ -152,12 +225,14 @@ static int write_all(int fd, const u8 *data, size_t size)
  */
 int cfs_store_file(int dir_fd, const void *data, size_t size)
 {
-	int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
+	int fd = open_at(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, FILE_MODE);
 	int ret;
 
 	if (fd < 0)
 		return -errno;
-	ret = write_all(fd, data, size);
+	ret = cfs_set_mode(fd, dir_fd, FILE_MODE);
+	if (ret == 0)
+		ret = write_all(fd, data, size);
 	if (ret < 0) {
 		close(fd);
 		return ret;

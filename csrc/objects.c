@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #define LISTING_PAYS	32	/* objects of one directory, from which on a listing is faster than a look at each; a guess */
-#define PREFIX		3	/* bytes of xx/ */
 #define AHEAD		8	/* digests asked for before they are needed */
 
 /* The names in one directory that are as long as those of objects, size bytes each, and a table to find them by. */
@@ -36,10 +35,10 @@ static void format_hex(char *text, const u8 *data, size_t size)
 const char *format_object_path(char *path, const u8 *digest, size_t digest_size)
 {
 	format_hex(path, digest, 1);
-	path[PREFIX - 1] = '/';
-	format_hex(path + PREFIX, digest + 1, digest_size - 1);
-	path[PREFIX + 2 * (digest_size - 1)] = '\0';
-	return path + PREFIX;
+	path[OBJECT_PREFIX - 1] = '/';
+	format_hex(path + OBJECT_PREFIX, digest + 1, digest_size - 1);
+	path[OBJECT_PREFIX + 2 * (digest_size - 1)] = '\0';
+	return path + OBJECT_PREFIX;
 }
 
 /* Return: where the search for a name begins; 16 digits of a digest, with which it begins, are as good as random. */
@@ -106,7 +105,7 @@ static int list_names(struct listing *listing, int dir_fd, const char *path)
 	DIR *dir;
 
 	listing->count = 0;
-	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	fd = open_at(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0 && errno != ENOENT)
 		return -errno;
 	if (fd >= 0) {

@@ -42,7 +42,7 @@ static int make_read_only(int fd)
 	if ((flags & O_ACCMODE) == O_RDONLY)
 		return 0;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
-	read_only = open(proc, O_RDONLY | O_CLOEXEC);
+	read_only = open_at(AT_FDCWD, proc, O_RDONLY | O_CLOEXEC, 0);
 	return read_only < 0 ? -errno : replace_fd(fd, read_only);
 }
 
@@ -66,10 +66,12 @@ static int replace_by_copy(int fd, int dir_fd)
 
 	if (fstat(fd, &info) < 0)
 		return -errno;
-	copy = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, info.st_mode & 07777);
+	copy = open_at(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, info.st_mode & 0777);
 	if (copy < 0)
 		return -errno;
-	ret = copy_all(fd, copy);
+	ret = cfs_set_mode(copy, dir_fd, info.st_mode & 0777);
+	if (ret == 0)
+		ret = copy_all(fd, copy);
 	if (ret < 0) {
 		close(copy);
 		return ret;

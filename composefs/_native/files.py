@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 from composefs._native.core import DIGEST_MAX, Buffer, check, encode_path, ffi, lib
 
+_AT_FDCWD = -100  # <fcntl.h>
 RENAME_NOREPLACE = 1  # <linux/fs.h>: the new name must not exist
 RENAME_EXCHANGE = 2  # both names exist and change places
 OBJECT_FOUND, OBJECT_NEW, OBJECT_SEALED = 0, 1, 2  # of `store_objects`
@@ -122,6 +123,33 @@ def store_file(dir_fd: int, data: Buffer) -> int:
         return check(lib.cfs_store_file(dir_fd, source, len(source)))
 
 
+def set_mode(fd: int, dir_fd: int, mode: int) -> None:
+    """Give the file *fd*, which was just made in the directory *dir_fd*, its *mode*, whatever the umask.
+
+    A directory that has a default ACL has no umask; what the ACL takes away stays away.
+    """
+    check(lib.cfs_set_mode(fd, dir_fd, mode))
+
+
+def make_directory(dir_fd: int | None, name: str, mode: int) -> None:
+    """Make the directory *name* in the directory *dir_fd*, or where this process is, of *mode* whatever the umask.
+
+    Raises:
+        FileExistsError: something has that name.
+        OSError: it cannot be made.
+    """
+    check(lib.cfs_make_directory(_AT_FDCWD if dir_fd is None else dir_fd, encode_path(name), mode), name)
+
+
+def open_below(dir_fd: int, path: str, flags: int) -> int:
+    """Open *path*, a name or two, below the directory *dir_fd*, with *flags* of open(2); the caller closes it.
+
+    Raises:
+        OSError: as open(2); ENOTDIR or ELOOP if one of them is a link, since neither is followed.
+    """
+    return check(lib.cfs_open_below(dir_fd, encode_path(path), flags), path)
+
+
 def missing_objects(dir_fd: int, digests: Buffer, digest_size: int) -> list[int]:
     """Return which of *digests* no file is named by.
 
@@ -142,6 +170,28 @@ def missing_objects(dir_fd: int, digests: Buffer, digest_size: int) -> list[int]
     return [index for index, mark in enumerate(marks) if mark] if 1 in marks else []
 
 
+def stamp_objects(dir_fd: int, digests: Buffer, digest_size: int, time: int) -> bytearray:
+    """Return a number for each object that is another one if it may have been changed.
+
+    Args:
+        dir_fd: the directory of the files xx/rest.
+        digests: of the objects, back to back.
+        digest_size: bytes of one.
+        time: nanoseconds since 1970; what was changed then or later might be changed again without another time.
+
+    Returns:
+        8 bytes each, as the processor has numbers, of inode, size, mtime and ctime; 0: there is no such file, or it was
+        changed too late.
+    """
+    count = len(digests) // digest_size
+    stamps = bytearray(8 * count)
+    names, numbers = ffi.from_buffer(digests), ffi.from_buffer("uint64_t[]", stamps)
+    ret = lib.cfs_stamp_objects(dir_fd, names, count, digest_size, time, numbers)
+    del names, numbers  # see `ObjectChecker.check`
+    check(ret)
+    return stamps
+
+
 class ObjectState(IntEnum):
     """What an object turned out to be, as `enum object_state` of csrc/cfs.h."""
 
@@ -159,6 +209,7 @@ class FoundObjects(NamedTuple):
     digests: bytearray  # back to back; of what has none anything
     states: bytearray  # as `ObjectState`
     errors: list[int]  # errno, or 0
+    stamps: bytearray = bytearray()  # as `stamp_objects` returns them, from before they were read
 
 
 class ObjectChecker:
@@ -169,10 +220,14 @@ class ObjectChecker:
         dir_fd: stays open meanwhile.
         digest_size: bytes; must be that of the hash.
         require_verity: whether the kernel must enforce every digest; then nothing is hashed.
+        time: as of `stamp_objects`; None: no stamps are wanted.
     """
 
-    def __init__(self, alg: int, dir_fd: int, digest_size: int, *, require_verity: bool) -> None:
+    def __init__(
+        self, alg: int, dir_fd: int, digest_size: int, *, require_verity: bool, time: int | None = None
+    ) -> None:
         self._alg, self._dir_fd, self._digest_size, self._require_verity = alg, dir_fd, digest_size, require_verity
+        self._time = time
         self._stop = ffi.new("int *")
 
     def check(self, digests: Buffer) -> FoundObjects:
@@ -184,14 +239,16 @@ class ObjectChecker:
         """
         count = len(digests) // self._digest_size
         found, states, errors = bytearray(count * self._digest_size), bytearray(count), ffi.new("int[]", count)
+        stamps = bytearray(8 * count if self._time is not None else 0)
         names, target, kinds = (ffi.from_buffer(buffer) for buffer in (digests, found, states))
-        fields = (names, count, self._require_verity, self._stop, target, kinds, errors)
+        numbers = ffi.from_buffer("uint64_t[]", stamps) if self._time is not None else ffi.NULL
+        fields = (names, count, self._require_verity, self._stop, target, kinds, errors, numbers, self._time or 0)
         objects = ffi.new("struct cfs_objects *", fields)
         ret = lib.cfs_check_objects(self._alg, self._dir_fd, self._digest_size, objects)
         # An error keeps its frames, and CPython 3.11 crashes where it collects a memoryview that is still exported.
-        del names, target, kinds, fields, objects
+        del names, target, kinds, numbers, fields, objects
         check(ret)
-        return FoundObjects(found, states, list(errors))
+        return FoundObjects(found, states, list(errors), stamps)
 
     def stop(self) -> None:
         """Let every `check` fail, also those that go on."""

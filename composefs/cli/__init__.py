@@ -38,6 +38,7 @@ def main_import(argv: Sequence[str] | None = None) -> int:
 def _run(program: str, argv: Sequence[str] | None) -> int:
     with report(program) as outcome:
         _repair_streams()
+        os.umask(os.umask(0) & ~0o700)  # what one makes oneself one can use, also sockets to processes of ours
         from composefs.cli.parser import make_parser
 
         parser = make_parser(program)

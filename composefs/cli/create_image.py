@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     with options.open_repository(arguments) as repository:
         repository.check_writable()
         images = _store(arguments, repository)
-        repository.sync()
-        for digest in images.values():
-            repository.images.link(digest)
+        repository.name({}, images.values())
         version, digest = next(iter(images.items()))
         if arguments.name is not None:
             repository.images.set_ref(arguments.name, digest)

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 
 from composefs.cli.output import printable
-from composefs.errors import ComposefsError, IntegrityError, UsageError
+from composefs.errors import ComposefsError, IntegrityError, LimitError, UsageError
 from composefs.text import describe_failure
 
 TYPE_CHECKING = False  # as in __init__.py, which imports this early
@@ -22,6 +22,7 @@ DONE, FAILED, USAGE = 0, 1, 2  # exit statuses
 # With what Python does.
 _STOPS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
+_LINE_MAX = 1 << 14  # characters; it may quote what somebody else wrote
 _NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT])
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run it again",
@@ -63,6 +64,9 @@ def report(program: str) -> Iterator[Outcome]:
         outcome.status = FAILED
         what = "terminated" if stop.args == (signal.SIGTERM,) else "interrupted"
         _say(program, f"{what}; what was stored is kept for the next run" if outcome.stores else what)
+    except MemoryError:
+        outcome.status = FAILED
+        _say(program, "out of memory: free some, or use fewer --workers")
     except BrokenPipeError:
         outcome.status = FAILED  # whoever read our output has gone, and wants no more of it
     except OSError as error:
@@ -86,19 +90,27 @@ def _one_stop() -> Iterator[None]:
         yield
     finally:
         for signum in taken:
-            if signal.getsignal(signum) is _stop:  # there was none; after one the process ends
+            if signal.getsignal(signum) is _stop:  # there was none
                 signal.signal(signum, _STOPS[signum])
+            else:  # the process ends, and with it what has handlers
+                signal.signal(signum, signal.SIG_IGN)
 
 
 def _stop(signum: int, _: object) -> None:
     for each in _STOPS:
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _pass)
     raise KeyboardInterrupt(signum)
+
+
+def _pass(_signum: int, _: object) -> None:
+    """Do nothing: of a signal that came already Python complains if it is to be ignored from now on."""
 
 
 def _remedy(error: ComposefsError) -> str | None:
     if isinstance(error, IntegrityError):
         return "the image or the repository is damaged: fetch it again"
+    if isinstance(error, LimitError) and error.raised_by is not None:
+        return f"if you trust it, raise that by --{error.raised_by.replace('_', '-')}"
     return None
 
 
@@ -107,6 +119,8 @@ def _one_line(error: object, remedy: str | None, notes: tuple[str, ...] = ()) ->
 
 
 def _say(program: str, text: str) -> None:
+    if len(text) > _LINE_MAX:
+        text = f"{text[: _LINE_MAX // 2]} ... {text[-_LINE_MAX // 2 :]}"
     with suppress(OSError):  # then nobody listens
         print(f"{program}: {printable(text)}", file=sys.stderr)
 

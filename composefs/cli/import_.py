@@ -72,11 +72,10 @@ def _open_repository(arguments: argparse.Namespace) -> Repository:
     from composefs.repository import Repository
 
     path = options.repository_path(arguments)
-    wanted = Algorithm.parse(arguments.algorithm) if arguments.algorithm is not None else None
+    wanted = options.wanted_algorithm(arguments)
     if not arguments.no_repo and not Repository.exists(path):
         find_image(arguments.reference, importing.platform(arguments))
-        algorithm = wanted or options.HASHES.get(arguments.hash, Algorithm.SHA512)
-        Repository.init(path, algorithm, require_verity=True if arguments.require_verity else None)
+        Repository.init(path, wanted or Algorithm.SHA512, require_verity=True if arguments.require_verity else None)
         repository = options.open_repository(arguments)
         if not repository.verity and not arguments.quiet:
             print(f"{path}: made without fs-verity, which this file system does not offer", file=sys.stderr)

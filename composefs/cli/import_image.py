@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Store it."""
     from composefs.erofs.reader import ErofsReader
-    from composefs.erofs.superblock import IMAGE_MAX
+    from composefs.erofs.superblock import read_image
     from composefs.repository.refs import check_ref
 
     check_ref(arguments.name)
@@ -35,13 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("the image comes on standard input: redirect it from a file or a pipe")
     with options.open_repository(arguments) as repository:
         repository.check_writable()
-        data = sys.stdin.buffer.read(IMAGE_MAX + 1)  # if there is that much, it is refused
+        data = read_image(sys.stdin.buffer)
         if not data:
             raise FormatError("standard input", 0, "is empty, where an EROFS image is wanted")
         ErofsReader(data, "standard input")  # the reference takes anything, and finds out when it mounts
         digest = repository.images.store(data)
-        repository.sync()
-        repository.images.link(digest)
+        repository.name({}, [digest])
         repository.images.set_ref(arguments.name, digest)
     print(digest)
     return 0

@@ -29,8 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         choices=[algorithm.value for algorithm in Algorithm],
-        default=Algorithm.SHA512.value,
-        help="of all digests in it (default: %(default)s)",
+        help="of all digests in it (default: that of --hash, or fsverity-sha512-12)",
     )
     parser.add_argument(
         "--erofs-version",
@@ -62,13 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.path == "":
         raise UsageError("PATH is empty")
     path = arguments.path or options.repository_path(arguments)
+    algorithm = options.wanted_algorithm(arguments) or Algorithm.SHA512
     if arguments.reset_metadata:
         Repository.reset(path)
     if arguments.ensure and Repository.exists(path):
         return _ensure(path)
     made = Repository.init(
         path,
-        Algorithm.parse(arguments.algorithm),
+        algorithm,
         erofs_version=1 if arguments.erofs_version is None else arguments.erofs_version,
         require_verity=True if arguments.require_verity else (False if arguments.insecure else None),
     )

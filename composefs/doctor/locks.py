@@ -1,41 +1,13 @@
-"""Who has a directory locked by flock(2)."""
+"""What it means for the next program who has a repository open."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from composefs.cpus import read_lines
 from composefs.doctor.finding import Finding, Status
-from composefs.mountinfo import find_mount
-
-# 1: FLOCK  ADVISORY  READ 1234 fe:00:5678 0 EOF; who waits has an arrow behind the first number.
-_FLOCK = re.compile(r"\d+: *(->)? *FLOCK +\S+ +(\S+) +(-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ")
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process that has a lock, or waits for one.
-
-    Attributes:
-        pid: 0 if it is in another namespace of processes.
-        name: of its program; empty if that cannot be found out.
-        exclusive: nobody else has a lock meanwhile.
-        waits: it has not got it yet.
-    """
-
-    pid: int
-    name: str
-    exclusive: bool
-    waits: bool = False
-
-    def __str__(self) -> str:
-        if not self.pid:
-            return "a process elsewhere"
-        return f"process {self.pid} ({self.name})" if self.name else f"process {self.pid}"
+from composefs.repository.holders import Holder, find_holders
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +30,9 @@ def find_locks(path: str, proc: str = "/proc") -> Locks:
     """
     dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _find(dir_fd, path, proc)
+        return _find(dir_fd, proc)
     finally:
         os.close(dir_fd)
-
-
-def parse_locks(lines: Iterable[str], device: tuple[int, int], inode: int, proc: str = "/proc") -> tuple[Holder, ...]:
-    """Return who has locked the file *inode* of the file system *device* by flock(2).
-
-    Args:
-        lines: of /proc/locks.
-        device: major and minor number.
-        inode: number of the file.
-        proc: where the names of programs are.
-
-    Source: proc_locks(5).
-    """
-    holders = []
-    for match in filter(None, map(_FLOCK.match, lines)):
-        waits, mode, pid, major, minor, number = match.groups()
-        if (int(major, 16), int(minor, 16)) == device and int(number) == inode:
-            name = next(iter(read_lines(f"{proc}/{pid}/comm")), "")
-            holders.append(Holder(max(int(pid), 0), name, mode == "WRITE", waits is not None))
-    return tuple(holders)
 
 
 def judge_locks(locks: Locks) -> Finding:
@@ -104,19 +56,8 @@ def judge_locks(locks: Locks) -> Finding:
     return Finding("repository.lock", "lock", status, found, remedy)
 
 
-def _file_id(dir_fd: int, path: str, proc: str) -> tuple[tuple[int, int], int]:
-    """Return the numbers that /proc/locks has for a directory: of its file system, not of its subvolume."""
-    found, mount = os.fstat(dir_fd), find_mount(path, proc)
-    if mount is None:
-        return (os.major(found.st_dev), os.minor(found.st_dev)), found.st_ino
-    major, minor = mount.device.split(":")
-    return (int(major), int(minor)), found.st_ino
-
-
-def _find(dir_fd: int, path: str, proc: str) -> Locks:
-    holders = parse_locks(
-        read_lines(f"{proc}/locks"), *_file_id(dir_fd, path, proc), proc
-    )  # before ours is one of them
+def _find(dir_fd: int, proc: str) -> Locks:
+    holders = find_holders(dir_fd, proc)  # before ours is one of them
     try:
         fcntl.flock(dir_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

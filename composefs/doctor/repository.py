@@ -121,6 +121,10 @@ def _judge_meta(contents: Contents) -> Finding:
 def _judge_permissions(contents: Contents) -> Finding:
     found = f"owner uid {contents.owner}, mode {contents.mode:04o}"
     status, remedy = Status.OK, None
+    if contents.owner not in (0, os.geteuid()):
+        status = Status.DEGRADED
+        found = f"{found}; that user may change what is in it, also while you use it or have it mounted"
+        remedy = "import into a repository of your own; composefs oci copy takes nothing unchecked"
     if contents.unsafe:
         shown = ", ".join(contents.unsafe[:_SHOWN_MAX])
         more = f" and {len(contents.unsafe) - _SHOWN_MAX} more" if len(contents.unsafe) > _SHOWN_MAX else ""

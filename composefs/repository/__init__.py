@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
-from composefs.digest import Algorithm
+from composefs.digest import Algorithm, Digest
 from composefs.errors import NotFoundError, RepositoryError
-from composefs.repository import create, meta
+from composefs.repository import create, locks, meta
+from composefs.repository.directories import Missing, open_directory
 from composefs.repository.images import ImageStore
 from composefs.repository.meta import Meta
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
-from composefs.repository.staging import make_directory
 from composefs.repository.streams import StreamStore
 
 __all__ = ["SYSTEM_PATH", "Repository", "user_path"]
@@ -50,7 +51,8 @@ class Repository:
 
     def __init__(self, path: str, fd: int, found: Meta, *, verity: bool) -> None:
         self.path, self.meta, self.verity = path, found, verity
-        self._fd = fd
+        self._fd, self._pid = fd, os.getpid()
+        self._alone = threading.Lock()  # of threads that want the exclusive lock
         self.objects = ObjectStore(fd, path, found.algorithm, require_verity=verity)
         self.streams = StreamStore(fd, path, found.algorithm, self.objects)
         self.images = ImageStore(fd, path, found.algorithm, self.objects)
@@ -64,6 +66,7 @@ class Repository:
         upgrade: bool = True,
         require_verity: bool = False,
         insecure: bool = False,
+        wait: float | None = None,
     ) -> Self:
         """Open the repository at *path*; waits while another process collects garbage there.
 
@@ -72,9 +75,11 @@ class Repository:
             upgrade: write the `meta.json` that repositories of old tools lack.
             require_verity: refuse a repository that was made without fs-verity.
             insecure: do not require fs-verity, although the repository does.
+            wait: for how many seconds at most; None: as long as it takes.
 
         Raises:
             NotFoundError: there is none.
+            BusyError: it was waited long enough.
             RepositoryError: it cannot be used by this program, or has no fs-verity.
             FormatError: its `meta.json` is broken.
         """
@@ -84,7 +89,7 @@ class Repository:
         except FileNotFoundError:
             raise NotFoundError(f"no repository at {text}; `composefs init` makes one") from None
         try:
-            _lock_shared(fd, text)
+            locks.lock_shared(fd, text, wait)
             found, sealed = _read_meta(fd, text, upgrade=upgrade)
             found.check(text)
             if require_verity and not sealed:
@@ -125,16 +130,21 @@ class Repository:
         """
         text = os.fspath(path)
         if parent := os.path.dirname(os.path.abspath(text)):
-            os.makedirs(parent, exist_ok=True)
+            create.make_parents(parent)
         return create.create(text, Meta.new(algorithm, erofs_version), require_verity=require_verity)
 
     @classmethod
-    def reset(cls, path: str | os.PathLike[str]) -> None:
+    def reset(cls, path: str | os.PathLike[str], *, wait: float | None = 0) -> None:
         """Remove all names and the `meta.json` of the repository at *path*, if there is one; its objects stay.
 
-        Waits until nobody has it open.
+        Args:
+            path: its directory.
+            wait: for how many seconds at most, while others have it open; None: as long as it takes.
+
+        Raises:
+            BusyError: they have it open still.
         """
-        create.reset(os.fspath(path))
+        create.reset(os.fspath(path), wait)
 
     def __enter__(self) -> Self:
         return self
@@ -148,9 +158,10 @@ class Repository:
         return self.meta.algorithm
 
     def close(self) -> None:
-        """Close the directory, and thereby release the lock."""
+        """Close the directory, and release the lock."""
         if self._fd >= 0:
             self.objects.close()
+            locks.unlock(self._fd, self._pid)
             os.close(self._fd)
             self._fd = -1
 
@@ -171,16 +182,24 @@ class Repository:
             raise RepositoryError(self.path, f"is not writable: it belongs to uid {owner}, this is uid {os.geteuid()}")
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the exclusive lock instead of the shared one: no other process has the repository open meanwhile.
+    def exclusive(self, *, wait: float | None = 0) -> Iterator[None]:
+        """Hold the exclusive lock instead of the shared one: nobody else has the repository open meanwhile.
 
-        Waits for all of them; so two handles in one program wait for each other for ever.
+        Another handle of this program is somebody else, too; threads that share this one have it one after the other,
+        but may read and write meanwhile (see `held`).  Others may have it for a moment before, and afterwards.
+
+        Args:
+            wait: for how many seconds at most, while others have it open; None: as long as it takes.
+
+        Raises:
+            BusyError: they have it open still.
         """
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
+        with self._alone:
+            try:
+                locks.lock_exclusive(self._fd, self.path, wait)
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -189,35 +208,64 @@ class Repository:
         Without it, two of them that do so at the same time would lose what the other one adds.  Waits for them;
         whoever only reads or stores objects does not mind.
         """
-        make_directory(OBJECTS, self._fd)
-        fd = os.open(OBJECTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)  # a lock for each call
+        # Opened anew, so that each call has a lock of its own.
+        fd, pid = open_directory(self._fd, OBJECTS, self.path, flags=os.O_RDONLY, missing=Missing.MAKE), os.getpid()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
+            locks.unlock(fd, pid)
             os.close(fd)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the shared lock a second time: not even by this handle garbage is collected meanwhile.
+
+        Waits while it is.
+        """
+        fd, pid = self.open_directory(), os.getpid()
+        try:
+            locks.lock_shared(fd, self.path, None)
+            yield
+        finally:
+            locks.unlock(fd, pid)
+            os.close(fd)
+
+    def open_directory(self) -> int:
+        """Return a new descriptor of its directory, which has no lock; the caller closes it."""
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
 
     def open_objects(self) -> int:
         """Return a new descriptor of the directory of objects, to mount it; the caller closes it.
 
         Raises:
             FileNotFoundError: there is none, and so no object.
+            RepositoryError: something else stands there.
         """
-        return os.open(OBJECTS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        return open_directory(self._fd, OBJECTS, self.path)
 
     def sync(self) -> None:
         """Wait until all objects are on disk; names of streams and images come after this."""
         self.objects.sync()
 
+    def name(self, streams: Mapping[str, Digest], images: Iterable[Digest] = ()) -> None:
+        """Give names to what is stored: objects are on disk before, and the names are when this returns.
 
-def _lock_shared(fd: int, path: str) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        import logging  # noqa: PLC0415  # takes 3 ms, and one seldom has to wait
+        Args:
+            streams: what they are to be called, and their objects.
+            images: EROFS images.
 
-        logging.getLogger(__name__).warning("%s: waiting for the lock: garbage is being collected", path)
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        Raises:
+            RepositoryError: what has that name is no link.
+            OSError: the file system cannot be flushed, and so nothing got a name; or not all names could be made.
+        """
+        self.sync()
+        for digest in images:
+            self.images.link(digest)
+        for name, digest in streams.items():
+            self.streams.link(name, digest)
+        self.images.sync_names()
+        self.streams.sync_names()
 
 
 def _read_meta(fd: int, path: str, *, upgrade: bool) -> tuple[Meta, bool]:

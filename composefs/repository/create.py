@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 
-from composefs import verity
+from composefs import _native, verity
 from composefs.digest import Algorithm
 from composefs.errors import NotFoundError, RepositoryError
-from composefs.repository import meta
+from composefs.repository import locks, meta, refs
+from composefs.repository.directories import open_directory
 from composefs.repository.meta import Meta
 
 MODE = 0o700  # of a new repository directory
+MODE_ABOVE = 0o755  # of directories above it
 _NAME_SIZES = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorithm}  # of files in objects/xx
 
 
 def create(path: str, wanted: Meta, *, require_verity: bool | None) -> bool:
-    """Make the repository directory *path*, whose parent exists, and its `meta.json`.
+    """Make the repository directory *path*, whose parent exists, and its `meta.json`, durably.
 
     Args:
         path: the directory; an existing one is used.
@@ -34,34 +35,94 @@ def create(path: str, wanted: Meta, *, require_verity: bool | None) -> bool:
         RepositoryError: a different repository is there, or fs-verity is missing.
     """
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, MODE)
+        _native.make_directory(None, path, MODE)
     dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _create_in(dir_fd, path, wanted, require_verity=require_verity)
+        is_new = _create_in(dir_fd, path, wanted, require_verity=require_verity)
+        os.fsync(dir_fd)  # also of what was there, but perhaps for a moment only
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or f"{path}/{meta.NAME}") from None
     finally:
         os.close(dir_fd)
+    _sync_parent(path)
+    return is_new
 
 
-def reset(path: str) -> None:
+def make_parents(path: str) -> None:
+    """Make the directory *path*, and those above it, durably, unless they exist; nobody else may write in them.
+
+    They are no part of a repository: of what is left, the umask may take away more.
+    """
+    if os.path.isdir(path):
+        return
+    make_parents(os.path.dirname(path))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, MODE_ABOVE)
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IRWXU)  # or nobody could make anything in it
+    _sync_parent(path)
+
+
+def _sync_parent(path: str) -> None:
+    """Wait until the name of the directory *path* is on disk."""
+    try:
+        fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # who may make names in it need not be allowed to read it
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def reset(path: str, wait: float | None) -> None:
     """Remove all names and the `meta.json` of the repository directory *path*, and keep its objects.
 
-    Nobody else may have the repository open: this waits until they close it.
+    Args:
+        path: the directory.
+        wait: for how many seconds at most, while others have it open; None: as long as it takes.
+
+    Raises:
+        BusyError: they have it open still.
     """
     try:
         dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    import shutil  # noqa: PLC0415  # with its archive formats 2 ms, which nobody else who opens a repository needs
-
     try:
-        fcntl.flock(dir_fd, fcntl.LOCK_EX)
+        locks.lock_exclusive(dir_fd, path, wait)
+        # So that no reference ever leads to nothing, and no image ever lacks a layer.
+        for name in ("streams/refs", "images/refs"):
+            _remove(dir_fd, name, path)
+        for prefix in refs.REFERRING:
+            _remove_streams(dir_fd, prefix, path)
         for name in ("streams", "images"):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(name, dir_fd=dir_fd)
+            _remove(dir_fd, name, path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(meta.NAME, dir_fd=dir_fd)
+        os.fsync(dir_fd)
     finally:
         os.close(dir_fd)
+
+
+def _remove(dir_fd: int, name: str, path: str) -> None:
+    import shutil  # noqa: PLC0415  # with its archive formats 2 ms, which nobody else who opens a repository needs
+
+    with contextlib.suppress(FileNotFoundError):
+        os.close(open_directory(dir_fd, name, path))  # which refuses what rmtree would
+        shutil.rmtree(name, dir_fd=dir_fd)
+
+
+def _remove_streams(dir_fd: int, prefix: str, path: str) -> None:
+    try:
+        streams = open_directory(dir_fd, "streams", path, flags=os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        for name in os.listdir(streams):
+            if name.startswith(prefix):
+                os.unlink(name, dir_fd=streams)
+    finally:
+        os.close(streams)
 
 
 def infer(dir_fd: int, path: str) -> tuple[Algorithm, bool]:
@@ -73,12 +134,12 @@ def infer(dir_fd: int, path: str) -> tuple[Algorithm, bool]:
         NotFoundError: there is no object to judge by.
     """
     try:
-        objects = _open_directory(dir_fd, "objects")
+        objects = open_directory(dir_fd, "objects", path, flags=os.O_RDONLY)
     except FileNotFoundError:
         raise NotFoundError(f"{path} is no composefs repository: it has neither meta.json nor objects") from None
     try:
         for directory in sorted(name for name in os.listdir(objects) if len(name) == 2):
-            found = _judge(objects, directory)
+            found = _judge(objects, directory, f"{path}/objects")
             if found is not None:
                 return found
     finally:
@@ -136,13 +197,9 @@ def _describe(found: Meta) -> str:
     return f"algorithm {found.algorithm.value}, EROFS V{found.erofs_versions[0]}"
 
 
-def _open_directory(dir_fd: int, name: str) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-
-
-def _judge(objects: int, directory: str) -> tuple[Algorithm, bool] | None:
+def _judge(objects: int, directory: str, where: str) -> tuple[Algorithm, bool] | None:
     """Return algorithm and fs-verity of the first object in *directory*."""
-    directory_fd = _open_directory(objects, directory)
+    directory_fd = open_directory(objects, directory, where, flags=os.O_RDONLY)
     try:
         for name in sorted(os.listdir(directory_fd)):
             algorithm = _NAME_SIZES.get(len(name))

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from composefs._native import Buffer
 from composefs.digest import Algorithm, Digest
-from composefs.errors import NotFoundError, UsageError
+from composefs.errors import NotFoundError
 from composefs.repository import refs
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
@@ -36,7 +36,7 @@ class ImageStore:
         return Digest(self._algorithm, digest)
 
     def link(self, digest: Digest) -> None:
-        """Name the stored image *digest* by its digest; flush the file system before.
+        """Name the stored image *digest* by its digest; flush the file system before, and `sync_names` after.
 
         Raises:
             RepositoryError: what has that name is no link.
@@ -44,7 +44,7 @@ class ImageStore:
         refs.link(self._repository_fd, f"{DIRECTORY}/{digest.hex}", f"{OBJECTS}/{digest.object_path}", self._path)
 
     def set_ref(self, ref: str, digest: Digest) -> None:
-        """Make `refs/`*ref* stand for the named image *digest*, whatever it stood for before.
+        """Make `refs/`*ref* stand for the named image *digest*, whatever it stood for before; durably.
 
         Raises:
             UsageError: no image can be called so.
@@ -52,10 +52,15 @@ class ImageStore:
         """
         refs.check_ref(ref)
         refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{digest.hex}", self._path)
+        refs.sync(self._repository_fd, os.path.dirname(f"{REFS}/{ref}"), self._path)
+
+    def sync_names(self) -> None:
+        """Wait until the names of all images are on disk."""
+        refs.sync(self._repository_fd, DIRECTORY, self._path)
 
     def refs(self) -> Iterator[tuple[str, str]]:
         """Yield name below `refs/`, and what it stands for in hexadecimal, of every ref, sorted."""
-        for path, text in refs.walk(self._repository_fd, REFS):
+        for path, text in refs.walk(self._repository_fd, REFS, self._path):
             yield path, os.path.basename(text)
 
     def find(self, digest: Digest) -> bool:
@@ -77,13 +82,13 @@ class ImageStore:
         entry = name.removeprefix(f"{self._algorithm.hash_name}:") if ref == name else None
         text = None
         if entry is not None and "/" not in entry:
-            text = self._read(f"{DIRECTORY}/{entry}")
+            text = refs.read(self._repository_fd, f"{DIRECTORY}/{entry}", self._path)
         if text is None:
-            text = self._read(f"{REFS}/{ref}")
+            text = refs.read(self._repository_fd, f"{REFS}/{ref}", self._path)
             if text is None:
                 raise NotFoundError(f"{self._path}: image not found: {name}")
             entry = os.path.basename(text)
-            text = self._read(f"{DIRECTORY}/{entry}")
+            text = refs.read(self._repository_fd, f"{DIRECTORY}/{entry}", self._path)
             if text is None:
                 raise NotFoundError(f"{self._path}: image not found: {name} stands for {entry}, which is not there")
         return refs.object_of(text, self._algorithm, f"{self._path}/{DIRECTORY}/{entry}")
@@ -96,11 +101,3 @@ class ImageStore:
             IntegrityError: it is broken.
         """
         return self._objects.open(self.resolve(name))
-
-    def _read(self, path: str) -> str | None:
-        """Return the text of the link *path*, None where there is nothing; a name of an image may be anything."""
-        try:
-            refs.check_ref(path)
-        except UsageError:
-            return None
-        return refs.read(self._repository_fd, path, self._path)

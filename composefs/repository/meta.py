@@ -5,16 +5,18 @@ Source: composefs-rs, doc/repository.md; the bytes written are those of composef
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from composefs import _native, verity
+from composefs import _native, limits, verity
 from composefs.digest import Algorithm
 from composefs.erofs import VERSIONS as EROFS_VERSIONS
 from composefs.errors import FormatError, RepositoryError
+from composefs.json_text import parse_json
 from composefs.repository.staging import NO_UNNAMED_FILES
 
 NAME = "meta.json"
@@ -22,9 +24,9 @@ VERSION = 1  # of the repository format
 V1_EROFS = "v1_erofs"  # read-only-compatible feature: images are EROFS format V1
 MODE = 0o644
 
+_NO_FILE = frozenset([errno.ELOOP, errno.ENXIO])  # what a link gives, or a socket
 _KNOWN_READ_ONLY_COMPATIBLE = frozenset([V1_EROFS])
 _LEGACY_EROFS: Final = 2  # the default format of repositories that do not name one
-_SIZE_MAX = 1 << 20  # bytes; a real one has about 220
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ class Meta:
         Raises:
             FormatError: the JSON, its keys or their types are wrong.
         """
+        value = parse_json(data, source, max_size=limits.META_SIZE)
         try:
-            value = json.loads(data, object_pairs_hook=_unique)
             return cls._from_json(value)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(source, getattr(error, "pos", 0), str(error)) from None
+        except ValueError as error:
+            raise FormatError(source, 0, str(error)) from None
 
     @classmethod
     def _from_json(cls, value: object) -> Meta:
@@ -137,12 +139,17 @@ def read(dir_fd: int, path: str) -> tuple[Meta, bool]:
         FormatError: it cannot be understood, or is no file.
         IntegrityError: it is sealed with another algorithm than it names.
     """
-    fd = os.open(NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    try:
+        fd = os.open(NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise FormatError(f"{path}/{NAME}", 0, "no regular file") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FormatError(f"{path}/{NAME}", 0, "no regular file")
     with open(fd, "rb") as file:
-        meta = Meta.parse(file.read(_SIZE_MAX), f"{path}/{NAME}")
+        meta = Meta.parse(file.read(limits.META_SIZE + 1), f"{path}/{NAME}")
         sealed = verity.measure(fd, meta.algorithm) is not None
     return meta, sealed
 
@@ -166,11 +173,12 @@ def write(dir_fd: int, meta: Meta, *, seal: bool) -> bool:
         name, copy_to = f".{NAME}-{os.urandom(6).hex()}", None
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE, dir_fd=dir_fd)
     try:
+        _native.set_mode(fd, dir_fd, MODE)
         with open(fd, "wb", closefd=False) as file:
             file.write(packed)
-        os.fsync(fd)
         if seal and not verity.seal(fd, verity.compute_digest(packed, meta.algorithm), NAME, copy_to):
             return False
+        os.fsync(fd)  # and with it the seal
         if name is None:
             _native.link_fd(fd, dir_fd, NAME)
         else:
@@ -182,13 +190,6 @@ def write(dir_fd: int, meta: Meta, *, seal: bool) -> bool:
         os.close(fd)
         if name is not None:
             os.unlink(name, dir_fd=dir_fd)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def _is_number(value: object) -> TypeGuard[int]:

@@ -21,7 +21,7 @@ from composefs import _native, verity
 from composefs._native import Buffer
 from composefs.digest import Algorithm, Digest, object_path
 from composefs.errors import IntegrityError, NotFoundError
-from composefs.repository.durable import DurableObjects
+from composefs.repository.durable import DurableObjects, forget_contents
 from composefs.repository.files import (
     WHOLE_MAX,
     Checkpoint,
@@ -77,7 +77,7 @@ class ObjectStore:
         self._require_verity = require_verity
         self.load_durable: Callable[[], DurableObjects] = lambda: DurableObjects([], algorithm.digest_size)
         self._durable: DurableObjects | None = None
-        self._broken: set[bytes] = set()  # objects that were opened and had other contents than their names say
+        self._broken: set[bytes] = set()  # objects that are missing, or have other contents than their names say
         self._lock = threading.Lock()  # of the durable ones
 
     def close(self) -> None:
@@ -110,7 +110,10 @@ class ObjectStore:
         """
         size = self._digest_size
         each = [digests[start : start + size] for start in range(0, len(digests), size)]
-        results = self._staging.store(data, spans, digests)
+        if self._broken.isdisjoint(each):
+            results = self._staging.store(data, spans, digests)
+        else:
+            results = [-errno.EEXIST] * len(each)  # none is believed here, whatever stands there
         where = memoryview(spans).cast("Q")
         for number, (digest, result) in enumerate(zip(each, results, strict=True)):
             if result == _native.OBJECT_NEW:
@@ -132,9 +135,16 @@ class ObjectStore:
         try:
             for piece in pieces:
                 staging.write(piece)
-            return digest, self._publish(staging, digest, replace=info is not None)
+            return digest, self._publish(staging, digest, size, replace=info is not None)
         finally:
             staging.close()
+
+    def distrust(self, digests: Iterable[bytes]) -> None:
+        """Take the objects *digests* for broken or missing, though streams with names refer to them.
+
+        What is there is no proof: they are written again as they come, and are on disk before they get their names.
+        """
+        self._broken.update(digests)
 
     def ensure_pieces(self, pieces: Iterable[Buffer]) -> Stored:
         """Store the object that the *pieces*, joined, are; of any size, in constant memory."""
@@ -223,13 +233,13 @@ class ObjectStore:
         path = digest.object_path
         where = f"{self._where}/{path}"
         try:
-            fd = os.open(path, _READ_FLAGS, dir_fd=self._staging.directory())
+            fd = self._staging.open(path, _READ_FLAGS)
         except FileNotFoundError:
             raise NotFoundError(f"{self._path}: no object {digest}") from None
         except OSError as error:
             if error.errno in _NO_FILE:
                 raise IntegrityError(where, digest.hex, "no regular file") from None
-            raise self._staging.located(error, path) from None
+            raise
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise IntegrityError(where, digest.hex, "no regular file")
@@ -261,8 +271,16 @@ class ObjectStore:
         return {digests[index * size : (index + 1) * size] for index in missing}
 
     def sync(self) -> None:
-        """Wait until all objects are on disk."""
-        _native.syncfs(self._staging.directory(make=True))  # whose file system need not be that of the repository
+        """Wait until all objects are on disk.
+
+        Raises:
+            OSError: they are not, and are read from there from now on.
+        """
+        try:
+            _native.syncfs(self._staging.directory(make=True))  # whose file system need not be that of the repository
+        except OSError as error:
+            forget_contents(self._staging.directory(), self._digest_size, self._is_durable)
+            raise self._staging.located(error, ".") from None
 
     def spill(self) -> BinaryIO:
         """Return an empty file without a name, on the repository's file system, to read and write."""
@@ -313,19 +331,26 @@ class ObjectStore:
         info = self._stat(path)
         if info is not None and self._is_whole(digest, path, info, size):
             return False
-        return self._publish(staging, digest, replace=info is not None)
+        return self._publish(staging, digest, size, replace=info is not None)
 
-    def _publish(self, staging: Staging, digest: bytes, *, replace: bool) -> bool:
-        is_new = staging.publish(digest, replace=replace)
+    def _publish(self, staging: Staging, digest: bytes, size: int, *, replace: bool) -> bool:
+        # A name that is there, or should be, is relied on: no crash may leave it with contents that are not on disk.
+        # Of a small file no file system has the size there before it has the contents, and another size is no proof.
+        is_relied_on = replace or digest in self._broken or (size > WHOLE_MAX and self._is_durable(digest))
+        is_new = staging.publish(digest, replace=replace, sync=is_relied_on)
         if is_new:
             self._broken.discard(digest)
         return is_new
 
     def _stat(self, path: str) -> os.stat_result | None:
         try:
-            return os.stat(path, dir_fd=self._staging.directory(), follow_symlinks=False)
+            fd = self._staging.open(path, os.O_PATH)
         except FileNotFoundError:
             return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
 
     def _is_whole(self, digest: bytes, path: str, info: os.stat_result, size: int) -> bool:
         """Tell whether the object at *path* may stand for *digest*: the cheapest proof that a crash cannot fool.
@@ -339,13 +364,13 @@ class ObjectStore:
             return False
         if not self._staging.seals and self._is_durable(digest):
             return True
-        fd = os.open(path, _READ_FLAGS, dir_fd=self._staging.directory())
+        fd = self._staging.open(path, _READ_FLAGS)
         try:
             if self._staging.seals and self._is_sealed(fd, digest, path):
                 return True
             if self._require_verity:
                 return False
-            return self._is_durable(digest) or self._prove(fd) == digest
+            return self._is_durable(digest) or self._has_contents(fd, digest)
         except IntegrityError:  # sealed, with another digest or algorithm
             return False
         finally:
@@ -354,11 +379,18 @@ class ObjectStore:
     def _is_sealed(self, fd: int, digest: bytes, path: str) -> bool:
         """Tell whether the kernel enforces *digest* for the object *fd*, from now on if it did not before.
 
+        What cannot be undone is done to nothing but what has that digest: it may be another name of any file.
+
         Raises:
-            IntegrityError: it enforces another one.
+            IntegrityError: the kernel enforces another one, or the contents have another one.
         """
+        wanted, where = Digest(self._algorithm, digest), f"{self._where}/{path}"
         try:
-            return verity.seal(fd, Digest(self._algorithm, digest), f"{self._where}/{path}")
+            if verity.measure(fd, self._algorithm) is None:
+                got = verity.compute_file_digest(fd, self._algorithm)
+                if got != wanted:
+                    raise IntegrityError(where, wanted.hex, got.hex)
+            return verity.seal(fd, wanted, where)
         except OSError as error:
             if error.errno not in _NO_SEAL:
                 raise
@@ -372,6 +404,15 @@ class ObjectStore:
             if self._durable is None:
                 self._durable = self.load_durable()
         return digest in self._durable
+
+    def _has_contents(self, fd: int, digest: bytes) -> bool:
+        """Tell whether the file *fd* can be read, and has that *digest*."""
+        try:
+            return self._prove(fd) == digest
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
 
     def _prove(self, fd: int) -> bytes | None:
         """Return the digest of the file *fd*: measured if the kernel can, hashed if it may be; None: not enforced."""

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 
 from composefs import _native
 from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError, UsageError
-from composefs.repository.staging import make_directory
+from composefs.repository.directories import Missing, open_directory
 
 OCI_TAGS = "oci"  # directory below streams/refs, as the next
 OCI_REFERRERS = "oci-referrers"
+# Streams that refer to others, by how their names begin: they go before these, and come after them, so that no image
+# ever lacks a layer.
+REFERRING = ("oci-manifest-", "oci-config-")
 _NO_LINK = frozenset([errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG])  # what readlink(2) gives then
+_IS_NONE = "is no symbolic link"
 _NAME_MAX = 255  # bytes of a file's name on every Linux file system
+_REF_MAX = 4000  # bytes of a whole name: with the directories it is in less than PATH_MAX of <limits.h>
 _RESERVED_MARK = "@"  # what begins with it is a digest, not a tag
 
 
@@ -31,50 +35,106 @@ def link(repository_fd: int, path: str, target: str, repository: str) -> None:
     Raises:
         RepositoryError: something else than a link stands there, or than a directory on the way.
     """
-    parent = os.path.dirname(path)
-    _make_directories(repository_fd, parent, f"{repository}/{path}", repository)
+    parent, _, name = path.rpartition("/")
     text = os.path.relpath(f"/{target}", f"/{parent}")  # absolute, or it would ask for the current directory
     try:
-        os.symlink(text, path, dir_fd=repository_fd)
-        return
-    except FileExistsError:
-        if read(repository_fd, path, repository) == text:
-            return
-    name = f".symlink-{os.urandom(6).hex()}"
-    os.symlink(text, name, dir_fd=repository_fd)
+        parent_fd = open_directory(repository_fd, parent, repository, missing=Missing.MAKE_DURABLY)
+    except RepositoryError as error:
+        raise RepositoryError(f"{repository}/{path}", f"cannot be made: {error.path} {error.what}") from None
     try:
-        _native.rename(repository_fd, name, repository_fd, path)
+        os.symlink(text, name, dir_fd=parent_fd)
+    except FileExistsError:
+        if _read(parent_fd, name, f"{repository}/{path}") != text:
+            _replace(repository_fd, parent_fd, name, text)
+    finally:
+        os.close(parent_fd)
+
+
+def _replace(repository_fd: int, parent_fd: int, name: str, text: str) -> None:
+    """Put a link to *text* in the place of *name*, at one stroke."""
+    temporary = f".symlink-{os.urandom(6).hex()}"
+    os.symlink(text, temporary, dir_fd=repository_fd)
+    try:
+        _native.rename(repository_fd, temporary, parent_fd, name)
     except BaseException:
-        os.unlink(name, dir_fd=repository_fd)
+        os.unlink(temporary, dir_fd=repository_fd)
         raise
 
 
-def _make_directories(repository_fd: int, path: str, wanted: str, repository: str) -> None:
-    """Make the directory *path* and those above it, of which only the first may be a link: names are links, too."""
-    top, *below = path.split("/")
-    make_directory(top, repository_fd)
-    for name in below:
-        top = f"{top}/{name}"
-        make_directory(top, repository_fd)
-        if not stat.S_ISDIR(os.stat(top, dir_fd=repository_fd, follow_symlinks=False).st_mode):
-            raise RepositoryError(wanted, f"cannot be made: {repository}/{top} is a name already")
+def unlink(repository_fd: int, path: str, repository: str) -> bool:
+    """Remove the link *path*, durably; return whether it was there.
+
+    Raises:
+        RepositoryError: something else than a link stands there, or than a directory on the way.
+    """
+    parent, _, name = path.rpartition("/")
+    try:
+        parent_fd = open_directory(repository_fd, parent, repository, flags=os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        if _read(parent_fd, name, f"{repository}/{path}") is None:
+            return False
+        try:
+            os.unlink(name, dir_fd=parent_fd)
+        except FileNotFoundError:  # somebody else was faster
+            return False
+        _sync(parent_fd, f"{repository}/{parent}")
+        return True
+    finally:
+        os.close(parent_fd)
+
+
+def sync(repository_fd: int, directory: str, repository: str) -> None:
+    """Wait until the names in *directory*, relative to *repository*, are on disk; perhaps there is none."""
+    try:
+        fd = open_directory(repository_fd, directory, repository, flags=os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        _sync(fd, f"{repository}/{directory}")
+    finally:
+        os.close(fd)
+
+
+def _sync(fd: int, where: str) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, where) from None
 
 
 def read(repository_fd: int, path: str, repository: str) -> str | None:
-    """Return the text of the link *path*, or None where there is nothing.
+    """Return the text of the link *path*, or None where there is nothing; the path may be anything.
 
     Raises:
-        RepositoryError: something else than a link stands there.
+        RepositoryError: something else than a link stands there, or than a directory on the way.
     """
+    parent, _, name = path.rpartition("/")
     try:
-        return os.readlink(path, dir_fd=repository_fd)
+        check_ref(path)
+        parent_fd = open_directory(repository_fd, parent, repository)
+    except (UsageError, FileNotFoundError):
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        raise RepositoryError(f"{repository}/{path}", _IS_NONE) from None
+    try:
+        return _read(parent_fd, name, f"{repository}/{path}")
+    finally:
+        os.close(parent_fd)
+
+
+def _read(parent_fd: int, name: str, where: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=parent_fd)
     except FileNotFoundError:
         return None
     except OSError as error:
-        where = f"{repository}/{path}"
         if error.errno not in _NO_LINK:
             raise OSError(error.errno, error.strerror, where) from None
-        raise RepositoryError(where, "is no symbolic link") from None
+        raise RepositoryError(where, _IS_NONE) from None
 
 
 def object_of(text: str, algorithm: Algorithm, path: str) -> Digest:
@@ -92,32 +152,47 @@ def object_of(text: str, algorithm: Algorithm, path: str) -> Digest:
         raise RepositoryError(path, f"link to {text!r} is none to an object") from None
 
 
-def walk(repository_fd: int, directory: str) -> Iterator[tuple[str, str]]:
-    """Yield path below *directory* and text of every link there, at any depth, sorted by path."""
-    pending: list[tuple[str, str | None]] = [("", None)]  # paths, and texts of those that are links; the next one last
-    while pending:
-        path, text = pending.pop()
-        if text is not None:
-            yield path, text
-        else:
-            pending += reversed(_list(repository_fd, directory, path))
+def walk(repository_fd: int, directory: str, repository: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path below *directory* and text of every link there, at any depth, sorted by path.
 
-
-def _list(repository_fd: int, top: str, path: str) -> list[tuple[str, str | None]]:
-    """Return the links and directories in the directory *path* below *top*, as `walk` has them."""
+    Raises:
+        RepositoryError: something else than a directory stands there.
+    """
     try:
-        where = os.path.join(top, path)
-        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=repository_fd)
+        top_fd = open_directory(repository_fd, directory, repository)
     except FileNotFoundError:
+        return
+    try:
+        # Paths, and texts of those that are links; the next one last.
+        pending: list[tuple[str, str | None]] = [("", None)]
+        while pending:
+            path, text = pending.pop()
+            if text is not None:
+                yield path, text
+            else:
+                pending += reversed(_list(top_fd, path))
+    finally:
+        os.close(top_fd)
+
+
+def _list(top_fd: int, path: str) -> list[tuple[str, str | None]]:
+    """Return the links and directories in the directory *path* below *top_fd*, as `walk` has them.
+
+    What is removed, or replaced by something else, meanwhile is not there.
+    """
+    try:
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=top_fd)
+    except (FileNotFoundError, NotADirectoryError):
         return []
     found: list[tuple[str, str | None]] = []
     try:
         with os.scandir(fd) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_symlink():
-                    found.append((os.path.join(path, entry.name), os.readlink(entry.name, dir_fd=fd)))
-                elif entry.is_dir(follow_symlinks=False):
-                    found.append((os.path.join(path, entry.name), None))
+                where = os.path.join(path, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    found.append((where, None))
+                elif entry.is_symlink() and (text := _read(fd, entry.name, where)) is not None:
+                    found.append((where, text))
     finally:
         os.close(fd)
     return found
@@ -129,7 +204,8 @@ def check_ref(ref: str) -> None:
     Raises:
         UsageError: *ref* is such a name.
     """
-    if not all(_is_name(part) and len(os.fsencode(part)) <= _NAME_MAX for part in ref.split("/")):
+    is_name = all(_is_name(part) and len(os.fsencode(part)) <= _NAME_MAX for part in ref.split("/"))
+    if not is_name or len(os.fsencode(ref)) > _REF_MAX:
         raise UsageError(f"{ref!r} is no name for a reference")
 
 

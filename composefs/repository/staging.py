@@ -13,9 +13,10 @@ import threading
 from composefs import _native, verity
 from composefs._native import Buffer
 from composefs.digest import Algorithm, Digest, object_path
+from composefs.errors import RepositoryError
+from composefs.repository.directories import NOT_FOLLOWED, Missing, open_directory
 
-_DIRECTORY_MODE = 0o755
-_FILE_MODE = 0o644
+FILE_MODE = 0o644
 NO_UNNAMED_FILES = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS])  # what O_TMPFILE gives where it is unknown
 
 
@@ -31,7 +32,7 @@ class StagingArea:
     """
 
     def __init__(self, repository_fd: int, path: str, name: str, algorithm: Algorithm, *, require_verity: bool) -> None:
-        self._repository_fd, self._name = repository_fd, name
+        self._repository_fd, self._path, self._name = repository_fd, path, name
         self.where, self.algorithm, self.requires_verity = f"{path}/{name}", algorithm, require_verity
         self._has_verity: bool | None = None  # whether the file system has fs-verity; until it was asked
         self._has_unnamed_files = True  # until the file system says no
@@ -65,14 +66,33 @@ class StagingArea:
         self._has_verity = False
 
     def directory(self, *, make: bool = False) -> int:
-        """Return the directory, opened at the first need; if *make*, it is made where it is missing."""
+        """Return the directory, opened at the first need; if *make*, it is made where it is missing.
+
+        Raises:
+            FileNotFoundError: it is missing.
+            RepositoryError: something else stands there.
+        """
         with self._lock:
             if self._directory_fd is None:
-                if make:
-                    make_directory(self._name, self._repository_fd)
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                self._directory_fd = os.open(self._name, flags, dir_fd=self._repository_fd)
+                missing = Missing.MAKE if make else Missing.FAIL
+                self._directory_fd = open_directory(
+                    self._repository_fd, self._name, self._path, flags=os.O_RDONLY, missing=missing
+                )
             return self._directory_fd
+
+    def open(self, path: str, flags: int) -> int:
+        """Open the object at *path*, whatever it is, and return its descriptor, which is the caller's.
+
+        Raises:
+            RepositoryError: its directory is none.
+            OSError: it cannot be opened; ELOOP if it is a link.
+        """
+        try:
+            return _native.open_below(self.directory(), path, flags)
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                raise RepositoryError(f"{self.where}/{path[:2]}", NOT_FOLLOWED) from None
+            raise self.located(error, path) from None
 
     def new(self, data: Buffer = b"") -> Staging:
         """Return a new file that holds *data*.
@@ -91,10 +111,11 @@ class StagingArea:
         name = f".tmp-object-{os.urandom(6).hex()}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         try:
-            staging = Staging(self, os.open(name, flags, _FILE_MODE, dir_fd=directory), name)
+            staging = Staging(self, os.open(name, flags, FILE_MODE, dir_fd=directory), name)
         except OSError as error:
             raise self.located(error, name) from None
         try:
+            _native.set_mode(staging.fd, directory, FILE_MODE)
             staging.write(data)
         except OSError:
             staging.close()
@@ -160,22 +181,30 @@ class Staging:
             return False
         return True
 
-    def publish(self, digest: bytes, *, replace: bool) -> bool:
-        """Seal the file and link it as the object *digest*; return whether it was not there."""
+    def publish(self, digest: bytes, *, replace: bool, sync: bool = False) -> bool:
+        """Seal the file and link it as the object *digest*; return whether it was not there.
+
+        Args:
+            digest: of its contents.
+            replace: whatever has that name.
+            sync: have it on disk before it gets the name.
+        """
         area = self._area
         path = object_path(digest)
         if area.seals:
             self._seal(digest, path)
+        if sync:
+            self._sync(path)
+        parent_name, _, name = path.partition("/")
+        parent = open_directory(area.directory(), parent_name, area.where, missing=Missing.MAKE)
         try:
-            try:
-                self._link(path, replace=replace)
-            except FileNotFoundError:
-                make_directory(path[:2], area.directory())
-                self._link(path, replace=replace)
+            self._link(parent, name, replace=replace)
         except FileExistsError:
             return False  # another worker was faster
         except OSError as error:
             raise area.located(error, path) from None
+        finally:
+            os.close(parent)
         return True
 
     def forget_name(self) -> None:
@@ -192,16 +221,22 @@ class Staging:
         os.close(self.fd)
         self.forget_name()
 
-    def _link(self, path: str, *, replace: bool) -> None:
+    def _sync(self, path: str) -> None:
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise self._area.located(error, path) from None
+
+    def _link(self, parent: int, name: str, *, replace: bool) -> None:
         directory = self._area.directory()
         if self._name is None and not replace:
-            _native.link_fd(self.fd, directory, path)
+            _native.link_fd(self.fd, parent, name)
             return
         if self._name is None:
-            name = f".tmp-object-{os.urandom(6).hex()}"
-            _native.link_fd(self.fd, directory, name)
-            self._name = name
-        _native.rename(directory, self._name, directory, path, 0 if replace else _native.RENAME_NOREPLACE)
+            temporary = f".tmp-object-{os.urandom(6).hex()}"
+            _native.link_fd(self.fd, directory, temporary)
+            self._name = temporary
+        _native.rename(directory, self._name, parent, name, 0 if replace else _native.RENAME_NOREPLACE)
         if replace:
             # Where both were names of one file, rename(2) has done nothing.
             with contextlib.suppress(FileNotFoundError):
@@ -214,9 +249,3 @@ class Staging:
         copy_to = area.directory() if self._is_ours and self._name is None else None
         if not verity.seal(self.fd, Digest(area.algorithm, digest), f"{area.where}/{path}", copy_to):
             area.cannot_seal(path)
-
-
-def make_directory(name: str, dir_fd: int) -> None:
-    """Make the directory *name* unless it exists."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, _DIRECTORY_MODE, dir_fd=dir_fd)

@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO, Self
 
+from composefs import limits
 from composefs.digest import Algorithm, Digest
-from composefs.errors import ComposefsError, FormatError, NotFoundError, RepositoryError
+from composefs.errors import ComposefsError, FormatError, LimitError, NotFoundError, RepositoryError
 from composefs.merged import MergedFile
 from composefs.repository import refs
+from composefs.repository.directories import open_directory
 from composefs.repository.durable import DurableObjects
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
@@ -41,12 +43,16 @@ class StreamStore:
         return Digest(self._algorithm, digest)
 
     def link(self, name: str, digest: Digest) -> None:
-        """Name the stored stream *digest*; flush the file system before.
+        """Name the stored stream *digest*; flush the file system before, and `sync_names` after.
 
         Raises:
             RepositoryError: what has that name is no link.
         """
         refs.link(self._repository_fd, f"{DIRECTORY}/{name}", f"{OBJECTS}/{digest.object_path}", self._path)
+
+    def sync_names(self) -> None:
+        """Wait until the names of all streams are on disk."""
+        refs.sync(self._repository_fd, DIRECTORY, self._path)
 
     def find(self, name: str) -> Digest | None:
         """Return the object that the stream *name* is, or None; whether it exists is not tested.
@@ -82,7 +88,7 @@ class StreamStore:
     def names(self) -> Iterator[tuple[str, Digest]]:
         """Yield name and object of every stream, sorted by name; entries that are no streams are passed over."""
         try:
-            fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._repository_fd)
+            fd = open_directory(self._repository_fd, DIRECTORY, self._path, flags=os.O_RDONLY)
         except FileNotFoundError:
             return
         try:
@@ -102,7 +108,7 @@ class StreamStore:
         return DurableObjects(self._object_tables(), self._algorithm.digest_size)
 
     def set_ref(self, ref: str, name: str) -> None:
-        """Make `refs/`*ref* stand for the stream *name*, whatever it stood for before.
+        """Make `refs/`*ref* stand for the stream *name*, whatever it stood for before; durably.
 
         Raises:
             UsageError: nothing can be called so.
@@ -110,19 +116,18 @@ class StreamStore:
         """
         refs.check_ref(ref)
         refs.link(self._repository_fd, f"{REFS}/{ref}", f"{DIRECTORY}/{name}", self._path)
+        refs.sync(self._repository_fd, os.path.dirname(f"{REFS}/{ref}"), self._path)
 
     def unset_ref(self, ref: str) -> None:
-        """Remove `refs/`*ref*; what it stood for stays until garbage is collected.
+        """Remove `refs/`*ref*, durably; what it stood for stays until garbage is collected.
 
         Raises:
             NotFoundError: there is no such ref.
             RepositoryError: something else stands there.
         """
         refs.check_ref(ref)
-        path = f"{REFS}/{ref}"
-        if refs.read(self._repository_fd, path, self._path) is None:
-            raise NotFoundError(f"{self._path}: no {path}")
-        os.unlink(path, dir_fd=self._repository_fd)
+        if not refs.unlink(self._repository_fd, f"{REFS}/{ref}", self._path):
+            raise NotFoundError(f"{self._path}: no {REFS}/{ref}")
 
     def ref(self, ref: str) -> str | None:
         """Return the stream name that `refs/`*ref* stands for, or None."""
@@ -131,7 +136,7 @@ class StreamStore:
 
     def refs(self, directory: str) -> Iterator[tuple[str, str]]:
         """Yield name below `refs/`*directory* and stream name of every ref there, sorted."""
-        for path, text in refs.walk(self._repository_fd, f"{REFS}/{directory}"):
+        for path, text in refs.walk(self._repository_fd, f"{REFS}/{directory}", self._path):
             yield path, os.path.basename(text)
 
     def _resolve(self, name: str) -> str:
@@ -178,9 +183,16 @@ class OpenStream:
         return io.BufferedReader(MergedFile(self.reader, self._objects.open, self._objects.spill()))
 
     def read_body(self) -> bytes:
-        """Return the one object that a config, manifest or blob stream consists of."""
+        """Return the one object that the stream of a config or manifest consists of.
+
+        Raises:
+            FormatError: it is another stream, or too large.
+        """
         count = len(self.reader.object_refs)
         if count != 1:
             raise FormatError(f"stream {self.digest}", 0, f"refers to {count} objects, where one is wanted")
         with self._objects.open(self.reader.object_refs[0]) as file:
-            return file.read()
+            data = file.read(limits.JSON_SIZE + 1)
+        if len(data) > limits.JSON_SIZE:
+            raise LimitError(f"stream {self.digest}", 0, "bytes of JSON", limits.JSON_SIZE)
+        return data

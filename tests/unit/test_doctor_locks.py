@@ -8,35 +8,8 @@ from dataclasses import replace
 import pytest
 
 from composefs.doctor import Status
-from composefs.doctor.locks import Holder, Locks, find_locks, judge_locks, parse_locks
-
-LOCKS = """\
-1: POSIX  ADVISORY  WRITE 11 fe:01:77 0 EOF
-2: FLOCK  ADVISORY  READ 12 fe:01:77 0 EOF
-2: -> FLOCK  ADVISORY  WRITE 13 fe:01:77 0 EOF
-2:    -> FLOCK  ADVISORY  READ 14 fe:01:77 0 EOF
-3: FLOCK  ADVISORY  READ 15 fe:02:77 0 EOF
-4: FLOCK  ADVISORY  READ 16 fe:01:78 0 EOF
-5: OFDLCK ADVISORY  READ -1 00:06:1028 0 EOF
-6: FLOCK  ADVISORY  READ -1 fe:01:77 0 EOF
-7: LEASE  BREAKER   READ 17 <none>:0 0 EOF
-"""
-
-
-def test_parse_locks(tmp_path):
-    """Locks of one file of one file system are found among all; who is in no namespace of ours has no number."""
-    (tmp_path / "12").mkdir()
-    (tmp_path / "12/comm").write_text("cfsctl\n")
-
-    found = parse_locks(LOCKS.splitlines(), (0xFE, 1), 77, str(tmp_path))
-
-    assert found == (
-        Holder(12, "cfsctl", exclusive=False),
-        Holder(13, "", exclusive=True, waits=True),
-        Holder(14, "", exclusive=False, waits=True),
-        Holder(0, "", exclusive=False),
-    )
-
+from composefs.doctor.locks import Locks, find_locks, judge_locks
+from composefs.repository.holders import Holder
 
 SHARED, OTHER = Holder(12, "cfsctl", exclusive=False), Holder(0, "", exclusive=False)
 EXCLUSIVE = Holder(13, "composefs", exclusive=True)

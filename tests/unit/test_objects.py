@@ -95,8 +95,8 @@ def test_modes(store, path):
 def test_directories_are_made_on_demand(store, path, monkeypatch):
     """A directory is made once, when a link fails for want of it."""
     made = []
-    real = os.mkdir
-    monkeypatch.setattr(os, "mkdir", lambda name, *rest, **options: (made.append(name), real(name, *rest, **options)))
+    real = _native.make_directory
+    monkeypatch.setattr(_native, "make_directory", lambda fd, name, mode: (made.append(name), real(fd, name, mode)))
 
     store.ensure(DATA)
     store.ensure(DATA + b"x")

@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import subprocess
-import tempfile
 import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -17,6 +17,8 @@ from composefs.digest import Algorithm
 from composefs.errors import FormatError, NotFoundError, RepositoryError
 from composefs.repository import Repository, meta, user_path
 from composefs.repository.meta import Meta
+from tests.namespaces import private_mounts
+from tests.tools import require_root
 
 SHA256, SHA512 = Algorithm.SHA256, Algorithm.SHA512
 
@@ -125,6 +127,20 @@ def test_init_differs(tmp_path):
         Repository.init(tmp_path, SHA512)
     with pytest.raises(RepositoryError, match="EROFS V2"):
         Repository.init(tmp_path, SHA256, erofs_version=2)
+
+
+def test_init_on_a_full_disk(tmp_path, monkeypatch):
+    """What could not be written is told with its path, and not left."""
+
+    def fail(_fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", fail)
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        Repository.init(tmp_path)
+    assert caught.value.filename == f"{tmp_path}/meta.json"
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("has_verity", [True, False])
@@ -302,18 +318,20 @@ def test_exclusive(tmp_path):
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_sync(tmp_path, monkeypatch, elsewhere):
     """What is flushed is the file system that has the objects, which may be another one."""
+    if elsewhere:
+        require_root("mounts")
     flushed = []
     monkeypatch.setattr(_native, "syncfs", lambda fd: flushed.append(os.fstat(fd).st_dev))
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        if os.stat(directory).st_dev == os.stat(tmp_path).st_dev:
-            pytest.skip("/dev/shm is no other file system")
-        Repository.init(tmp_path, SHA256)
+    Repository.init(tmp_path, SHA256)
+    with private_mounts() if elsewhere else nullcontext():
         if elsewhere:
-            os.symlink(directory, tmp_path / "objects")
+            (tmp_path / "objects").mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "objects"], check=True)
         with Repository.open(tmp_path) as repository:
             repository.sync()
 
-        assert flushed == [os.stat(directory if elsewhere else tmp_path).st_dev]
+        assert flushed == [os.stat(tmp_path / "objects").st_dev]
+        assert (flushed == [os.stat(tmp_path).st_dev]) is not elsewhere
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
