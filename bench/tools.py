@@ -86,6 +86,8 @@ def _common(program: str, algorithm: str) -> dict[str, tuple[str, ...]]:
     """Return the commands that both tools spell alike; what the last two print must be the same."""
     return {
         "fsck": (program, "--repo", "REPO", "fsck"),
+        "gc-dry-run": (program, "--repo", "REPO", "gc", "--dry-run"),
+        "gc": (program, "--repo", "REPO", "gc"),
         "dump": (program, "--repo", "REPO", "oci", "dump", NAME),
         "compute-id": (program, "--no-repo", "--hash", algorithm.split("-")[1], "compute-id", "DIRECTORY"),
     }

@@ -34,6 +34,8 @@ SERIES = (
         Work("dump", "many-gzip", command="dump"),
         Work("image", "many-gzip", forget=True),
         Work("update", "update-gzip", limited=True),
+        Work("gc-dry-run", "update-gzip", command="gc-dry-run"),
+        Work("gc", "update-gzip", command="gc"),
     ),
     (Work("one-gzip", "one-gzip", limited=True),),
     (Work("many-zstd", "many-zstd", limited=True),),
@@ -52,6 +54,8 @@ WANTED_WALL = {  # times as fast as cfsctl
     "update": 5.0,
     "nothing-new": 6.0,
     "fsck": 3.0,
+    "gc-dry-run": 1.0,
+    "gc": 1.0,
     "image": 1 / 1.5,
     "dump": 1 / 1.5,
 }

@@ -15,6 +15,8 @@ from composefs.errors import ComposefsError, RepositoryError, UsageError
 if TYPE_CHECKING:
     from composefs.repository import Repository
 
+_SECONDS_MAX = 1e9  # 30 years; more does not fit the clocks of some systems
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 HASHES = {algorithm.hash_name: algorithm for algorithm in Algorithm}
 
 
@@ -59,17 +61,24 @@ def repository_path(arguments: argparse.Namespace) -> str:
     return user_path(home)
 
 
-def open_repository(arguments: argparse.Namespace) -> Repository:
+def open_repository(arguments: argparse.Namespace, *, wait: float | None = None) -> Repository:
     """Open the repository that *arguments* choose, and see that it is what they want.
 
+    Args:
+        arguments: of the command.
+        wait: for how many seconds at most, while garbage is collected there; None: as long as it takes.
+
     Raises:
+        BusyError: it was waited long enough.
         RepositoryError: it has another algorithm, or no fs-verity where that is asked for.
     """
     from composefs.repository import Repository
 
     check_repository_wanted(arguments)
     path = repository_path(arguments)
-    repository = Repository.open(path, upgrade=not arguments.no_upgrade, require_verity=arguments.require_verity)
+    repository = Repository.open(
+        path, upgrade=not arguments.no_upgrade, require_verity=arguments.require_verity, wait=wait
+    )
     try:
         check_algorithm(arguments, repository)
     except RepositoryError:
@@ -82,6 +91,21 @@ def check_repository_wanted(arguments: argparse.Namespace) -> None:
     """Refuse `--no-repo`, for commands that open one."""
     if arguments.no_repo:
         raise UsageError("--no-repo is only for commands that compute: compute-id, compute-karg, create-dumpfile")
+
+
+def wanted_algorithm(arguments: argparse.Namespace) -> Algorithm | None:
+    """Return what `--algorithm` or `--hash` wants of a new repository, if one of them is given.
+
+    Raises:
+        UsageError: they do not agree.
+    """
+    by_hash = HASHES.get(arguments.hash)
+    if arguments.algorithm is None:
+        return by_hash
+    wanted = Algorithm.parse(arguments.algorithm)
+    if by_hash not in (None, wanted):
+        raise UsageError(f"--hash {arguments.hash} is not of --algorithm {wanted.value}")
+    return wanted
 
 
 def check_algorithm(arguments: argparse.Namespace, repository: Repository) -> None:
@@ -128,6 +152,25 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above zero")
     return number
+
+
+def seconds(text: str) -> float:
+    """Return the number of seconds that *text* is, for argparse; there are no negative ones."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return number
+
+
+def size(text: str) -> int:
+    """Return the number of bytes that *text* is, for argparse: `512`, `64M`, `10G`, in powers of 1024."""
+    digits, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
+    if not digits.isascii() or not digits.isdigit() or unit not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 512M or 64G")
+    return int(digits) * _UNITS[unit]
 
 
 def binary_size(size: int) -> str:

@@ -59,6 +59,7 @@ COMMANDS = (
     Command("image-objects", "image_objects", "list the objects that an image refers to"),
     Command("cat", "cat", "write the content of a stream"),
     Command("fsck", "fsck", "check a repository"),
+    Command("gc", "gc", "remove what no reference keeps"),
     Command("digest", "digest", "print the fs-verity digest of files"),
     Command("bench", "bench", "measure this machine, and say what bounds an import"),
     Command("doctor", "doctor", "say whether images can be imported and mounted here"),

@@ -29,6 +29,7 @@ void test_mounts(void);
 void test_objects(int dir_fd);
 void test_spans(void);
 void test_store_objects(int dir_fd);
+void test_sweep(int dir_fd);
 void test_tar_read(void);
 void test_tar_split(void);
 void test_trees(void);

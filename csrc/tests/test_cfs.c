@@ -398,6 +398,44 @@ static void test_store(int dir_fd)
 	free(data);
 }
 
+/* Modes are those that were asked for, and nothing is opened through a link. */
+static void test_modes(int dir_fd)
+{
+	mode_t former = umask(0777);
+	struct stat info;
+	char name[300];
+	int fd;
+
+	CHECK(cfs_make_directory(dir_fd, "d", 0755) == 0);
+	CHECK(cfs_make_directory(dir_fd, "d", 0700) == -EEXIST);
+	CHECK(cfs_make_directory(-1, "d", 0755) == -EBADF);
+	CHECK(fstatat(dir_fd, "d", &info, 0) == 0 && (info.st_mode & 07777) == 0755);
+	fd = cfs_store_file(dir_fd, "", 0);
+	CHECK(fd >= 0 && fstat(fd, &info) == 0 && (info.st_mode & 07777) == 0644);
+	CHECK(cfs_set_mode(fd, dir_fd, 0600) == 0 && fstat(fd, &info) == 0 && (info.st_mode & 07777) == 0600);
+	CHECK(cfs_link_fd(fd, dir_fd, "d/f") == 0);
+	close(fd);
+	CHECK(cfs_set_mode(-1, dir_fd, 0600) == -EBADF);
+	umask(former);
+
+	CHECK(symlinkat("d", dir_fd, "link") == 0 && symlinkat("f", dir_fd, "d/link") == 0);
+	fd = cfs_open_below(dir_fd, "d/f", O_RDONLY);
+	CHECK(fd >= 0 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+	close(fd);
+	fd = cfs_open_below(dir_fd, "d", O_RDONLY);
+	CHECK(fd >= 0);
+	close(fd);
+	CHECK(cfs_open_below(dir_fd, "link", O_RDONLY) == -ELOOP);
+	CHECK(cfs_open_below(dir_fd, "link/f", O_RDONLY) == -ENOTDIR);
+	CHECK(cfs_open_below(dir_fd, "d/link", O_RDONLY) == -ELOOP);
+	CHECK(cfs_open_below(dir_fd, "d/none", O_RDONLY) == -ENOENT);
+	memset(name, 'x', sizeof(name));
+	strcpy(name + 256, "/f");
+	CHECK(cfs_open_below(dir_fd, name, O_RDONLY) == -ENAMETOOLONG);
+	CHECK(unlinkat(dir_fd, "d/f", 0) == 0 && unlinkat(dir_fd, "d/link", 0) == 0 && unlinkat(dir_fd, "link", 0) == 0);
+	CHECK(unlinkat(dir_fd, "d", AT_REMOVEDIR) == 0);
+}
+
 static void test_read_error(int dir_fd)
 {
 	u8 digest[SHA2_DIGEST_MAX], *data = content(100000);
@@ -537,10 +575,12 @@ int main(int argc, char **argv)
 	test_spans();
 	test_mounts();
 	test_objects(dir_fd);
+	test_sweep(dir_fd);
 	test_store_objects(dir_fd);
 	test_check(dir_fd);
 	test_unusable();
 	test_store(dir_fd);
+	test_modes(dir_fd);
 	test_read_error(dir_fd);
 	test_ioctls();
 	test_tar_read();

@@ -684,6 +684,31 @@ def test_init_options_before_the_command(place, tmp_path, capsys):
     assert '"default": 2' in (tmp_path / "repository/meta.json").read_text()
 
 
+def test_init_heeds_hash(tmp_path, capsys):
+    """The algorithm that the repository must have is the one that it is made with, or the command is refused."""
+    path, other = tmp_path / "repository", "fsverity-sha512-12"
+
+    assert call(capsys, "composefs", "--hash", "sha256", "init", path)[0] == 0
+    assert '"fsverity-sha256-12"' in (path / "meta.json").read_text()
+    status, _, err = call(capsys, "composefs", "--hash", "sha256", "init", "--algorithm", other, tmp_path / "another")
+    assert status == 2
+    assert err == [f"composefs: --hash sha256 is not of --algorithm {other} (see composefs --help)"]
+    assert not (tmp_path / "another").exists()
+
+
+def test_import_refuses_two_algorithms(tmp_path, layout, capsys):
+    """A repository is not made with one if it must have another one."""
+    algorithms = ["--hash", "sha256", "--algorithm", "fsverity-sha512-12"]
+
+    status, _, err = call(capsys, "composefs-import", "--repo", tmp_path / "repository", *algorithms, layout)
+
+    assert status == 2
+    assert err == [
+        "composefs-import: --hash sha256 is not of --algorithm fsverity-sha512-12 (see composefs-import --help)"
+    ]
+    assert not (tmp_path / "repository").exists()
+
+
 def test_init_on_a_file(tmp_path, capsys):
     """A file where the repository should be is an error with the path."""
     (tmp_path / "file").write_text("")

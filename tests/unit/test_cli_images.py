@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 
 import composefs
-from composefs import Algorithm, Repository
+from composefs import Algorithm, Repository, limits
 from composefs.cli import main
-from composefs.erofs import superblock
 from composefs.erofs.writer import write_image
 from composefs.repository import refs
 from composefs.repository.images import ImageStore
@@ -168,12 +167,12 @@ class Endless(io.RawIOBase):
 
 def test_import_endless_image(path, capsys, monkeypatch):
     """Of an image that is larger than any may be, no more is read than shows it."""
-    monkeypatch.setattr(superblock, "IMAGE_MAX", 1 << 16)
+    monkeypatch.setattr(limits, "EROFS_SIZE", 1 << 16)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     before = ids(path)
 
     status, out, err = call(capsys, "--repo", path, "import-image", "new")
 
     assert (status, out) == (1, [])
-    assert err == ["composefs: standard input, offset 0: the image has 65537 bytes, more than 65536"]
+    assert err == ["composefs: standard input, offset 0: 65537 bytes of image, more than 65536"]
     assert ids(path) == before
