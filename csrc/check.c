@@ -149,7 +149,11 @@ static int check_file(struct batch *batch, struct cfs_objects *objects, size_t i
 	if (fstat(fd, &info) < 0) {
 		objects->states[index] = OBJECT_NOT_READ;
 		objects->errors[index] = errno;
-	} else if (!S_ISREG(info.st_mode)) {
+		return 0;
+	}
+	if (objects->stamps)
+		objects->stamps[index] = stamp_object(&info, objects->time);
+	if (!S_ISREG(info.st_mode)) {
 		objects->states[index] = OBJECT_NO_FILE;
 	} else if (measure(batch, fd, objects->found + index * batch->digest_size)) {
 		objects->states[index] = OBJECT_MEASURED;
@@ -191,8 +195,10 @@ int cfs_check_objects(int alg, int dir_fd, size_t digest_size, struct cfs_object
 
 		format_object_path(path, objects->digests + i * digest_size, digest_size);
 		/* Whatever stands there: never follow a link, never wait. */
-		fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+		fd = open_at(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 		objects->errors[i] = 0;
+		if (objects->stamps)
+			objects->stamps[i] = 0;
 		if (fd < 0) {
 			objects->states[i] = OBJECT_NOT_OPENED;
 			objects->errors[i] = errno;

@@ -3,17 +3,22 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from struct import Struct
 
-from composefs import Algorithm, Digest, Repository
+from composefs import Algorithm, Digest, Repository, zstd
 from composefs.oci.importer import import_image
+from composefs.splitstream import ContentType
 from composefs.verity import compute_digest
 from tests.layouts import files_layer, image_layout, noise
 
 LOW, HIGH, SHARED = noise(5000, 1), noise(100_000, 2), noise(3000, 3)
 TAG = "os:42"
+_INFO = Struct("<8Q8sQ")  # the info block of a splitstream
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Place:
     layers: tuple[str, ...]  # diff_ids
     image: str  # hexadecimal digits
     unused: str  # path of an object
+    algorithm: Algorithm = Algorithm.SHA256
 
     @property
     def manifest_stream(self) -> str:
@@ -54,30 +60,30 @@ class Place:
 
     def object(self, data: bytes) -> str:
         """Return the path of the object that holds *data*."""
-        return f"objects/{compute_digest(data, Algorithm.SHA256).object_path}"
+        return f"objects/{compute_digest(data, self.algorithm).object_path}"
 
     def copy(self, path: Path) -> "Place":
         """Return a copy of the repository at *path*."""
         shutil.copytree(self.path, path, symlinks=True)
-        return Place(path, self.manifest, self.config, self.layers, self.image, self.unused)
+        return replace(self, path=path)
 
 
-def make(directory: Path) -> Place:
-    """Return a repository without damage, in *directory*."""
+def make(directory: Path, algorithm: Algorithm = Algorithm.SHA256, erofs_version: int = 1) -> Place:
+    """Return a repository without damage, in *directory*, where the layout of its image is, too."""
     layers = [
         files_layer({"usr/low": LOW, "usr/shared": SHARED, "usr/small": b"x"}),
         files_layer({"usr/high": HIGH, "usr/also": SHARED}, "gzip"),
     ]
     image_layout(directory / "layout", layers)
     path = directory / "repository"
-    Repository.init(path, Algorithm.SHA256, require_verity=False)
+    Repository.init(path, algorithm, erofs_version=erofs_version, require_verity=False)
     with Repository.open(path) as repository:
         result = import_image(repository, f"oci:{directory / 'layout'}", name=TAG, workers=1)
         repository.images.set_ref("web/os", result.image)
         digest, _ = repository.objects.ensure(noise(70_000, 4))
-    unused = f"objects/{Digest(Algorithm.SHA256, digest).object_path}"
+    unused = f"objects/{Digest(algorithm, digest).object_path}"
     diff_ids = tuple(layer.diff_id for layer in result.layers)
-    return Place(path, result.manifest, result.config, diff_ids, result.image.hex, unused)
+    return Place(path, result.manifest, result.config, diff_ids, result.image.hex, unused, algorithm)
 
 
 # What happens
@@ -220,6 +226,81 @@ def _image_called_otherwise(place: Place) -> None:
     (place.path / "images" / ("0" * 64)).symlink_to(f"../{place.object_of(place.image_name)}")
 
 
+def _meta_other(place: Place) -> None:
+    path = place.path / "meta.json"
+    other = next(each for each in Algorithm if each is not place.algorithm)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"algorithm": other.value}))
+
+
+def _loop_as_object(place: Place) -> None:
+    path = place.path / place.object(LOW)
+    replace_link(path, path.name)
+
+
+def _directory_as_image(place: Place) -> None:
+    path = place.path / place.object_of(place.image_name)
+    path.unlink()
+    path.mkdir()
+
+
+def _socket_as_stream(place: Place) -> None:
+    path = place.path / place.object_of(place.layer_stream(0))
+    path.unlink()
+    os.mknod(path, stat.S_IFSOCK | 0o644)
+
+
+def _stream_cut(place: Place) -> None:
+    os.truncate(place.path / place.object_of(place.layer_stream(0)), 120)  # in the tables
+
+
+def _directory_as_stream(place: Place) -> None:
+    path = place.path / place.layer_stream(0)
+    path.unlink()
+    path.mkdir()
+
+
+def _socket_as_ref(place: Place) -> None:
+    os.mknod(place.path / "images/refs/socket", stat.S_IFSOCK | 0o644)
+
+
+def _ref_outside(place: Place) -> None:
+    (place.path / "streams/refs/oci/outside").symlink_to("../../../meta.json")
+
+
+def _nested_ref_dangles(place: Place) -> None:
+    (place.path / "images/refs/a/b").mkdir(parents=True)
+    (place.path / "images/refs/a/b/c").symlink_to("../../../" + "0" * 64)
+
+
+def _refs_in_disorder(place: Place) -> None:
+    _write_stream(place, "oci-config-sha256:" + "1" * 64, ["b", "a"])
+
+
+def _object_twice(place: Place) -> None:
+    _write_stream(place, "oci-layer-sha256:" + "1" * 64, [], times=2)
+
+
+def _write_stream(place: Place, name: str, names: list[str], times: int = 1) -> None:
+    """Write a stream that no writer would: references in that order, and an object several times."""
+    content_type = ContentType.CONFIG if "config" in name else ContentType.LAYER
+    raw = bytes.fromhex(place.object(LOW).removeprefix("objects/").replace("/", ""))
+    with Repository.open(place.path) as repository:
+        writer = repository.streams.writer(content_type)
+        writer.inline(b"x")
+        data = b"".join(writer.finish())
+        head, info = data[:32], list(_INFO.unpack_from(data, 32))
+        records = zstd.compressor()
+        packed = records.compress(b"".join(b"0:%s\0" % each.encode() for each in names)) + records.flush()
+        parts = [raw if names else b"", raw * times, data[info[4] : info[5]], packed]
+        ends = [32 + _INFO.size]
+        for part in parts:
+            ends.append(ends[-1] + len(part))
+        places = [end for pair in pairwise(ends) for end in pair]
+        body = head + _INFO.pack(*places, *info[8:]) + b"".join(parts)
+        digest, _ = repository.objects.ensure(body)
+        repository.streams.link(name, Digest(place.algorithm, digest))
+
+
 def _nothing(_: Place) -> None:
     """Leave all as it is."""
 
@@ -269,4 +350,15 @@ DAMAGES = {
     "no-image": Damage(_no_image),
     "image-flipped": Damage(_image_flipped),
     "image-called-otherwise": Damage(_image_called_otherwise, by_cfsctl=False),
+    "meta-other": Damage(_meta_other),
+    "loop-as-object": Damage(_loop_as_object),
+    "directory-as-image": Damage(_directory_as_image),
+    "socket-as-stream": Damage(_socket_as_stream),
+    "stream-cut": Damage(_stream_cut),
+    "directory-as-stream": Damage(_directory_as_stream),
+    "socket-as-ref": Damage(_socket_as_ref),
+    "ref-outside": Damage(_ref_outside, by_cfsctl=False),
+    "nested-ref-dangles": Damage(_nested_ref_dangles),
+    "refs-in-disorder": Damage(_refs_in_disorder, by_cfsctl=False),
+    "object-twice": Damage(_object_twice, by_cfsctl=False),
 }

@@ -11,14 +11,19 @@ from composefs.cli.failure import DONE, FAILED
 EXAMPLES = """\
 examples:
   composefs fsck
-  composefs fsck --fast || composefs fsck --json | jq '.findings[].kind'"""
+  composefs fsck --fast || composefs fsck --json | jq '.findings[].kind'
+  composefs fsck --since-last
+  composefs fsck --repair-from /mnt/backup/composefs
+  composefs fsck --repair-from oci:./fedora:42 --quarantine"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = """\
 Check every object against its name, and streams, images, references and
-meta.json. Nothing is changed. The exit status is 1 if anything is wrong.
+meta.json. Nothing is changed, unless that is asked for; what a clean check
+has seen is recorded for --since-last. The exit status is 1 if anything is
+wrong, and was not mended.
 Whether layers and images are what their OCI digests say: oci fsck."""
     parser.epilog = EXAMPLES
     checking.add_arguments(parser)
@@ -28,12 +33,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Check it."""
     from composefs.repository.fsck import check_repository
 
-    with checking.opened(arguments) as repository, checking.bar() as on_progress:
-        report = check_repository(
-            repository, contents=not arguments.fast, workers=arguments.workers, on_progress=on_progress
-        )
+    contents = not arguments.fast
+    with (
+        checking.opened(arguments) as repository,
+        checking.bar() as on_progress,
+        checking.source(arguments, repository, on_progress) as source,
+    ):
+        options: checking.Options = {"workers": arguments.workers, "on_progress": on_progress}
+        last = checking.last_record(arguments, repository)
+        report = check_repository(repository, contents=contents, last=last, records=contents, **options)
+        healing, failure = checking.heal(arguments, repository, report, source, options)
+        after = [str(finding) for finding in (healing.after if healing is not None else report).findings]
+        recorded = checking.keep_record(repository, report.record, is_clean=not after)
     if arguments.json:
-        print(json.dumps(report.as_json(), indent=2))
+        print(json.dumps(report.as_json() | checking.as_json(healing, after, recorded=recorded), indent=2))
     else:
         checking.print_report(report)
-    return DONE if report.ok else FAILED
+        if healing is not None:
+            checking.print_healing(healing, after)
+    if failure is not None:
+        raise failure
+    return FAILED if after else DONE

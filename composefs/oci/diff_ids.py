@@ -13,11 +13,13 @@ from typing import NamedTuple
 from composefs import _native
 from composefs.cpus import available_cpus
 from composefs.digest import Digest
-from composefs.errors import CancelledError, ComposefsError, FormatError
+from composefs.errors import CancelledError, ComposefsError, FormatError, LimitError
+from composefs.oci.index import read_index
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
+from composefs.repository.fsck.damage import message_of
 from composefs.repository.objects import DIRECTORY
-from composefs.splitstream import Chunks
+from composefs.splitstream import Chunks, ContentType
 
 _SLOT = 1 << 20  # bytes of an archive at a time
 
@@ -34,6 +36,7 @@ class Proof(NamedTuple):
 
     got: str | None  # digest
     problem: str = ""  # a message: the error itself would keep alive all that it came through
+    is_unknown: bool = False  # whether nothing is known of the layer: the system failed, or it is more than is taken
 
 
 def prove_layers(
@@ -54,11 +57,14 @@ def prove_layers(
 
     def prove(layer: StoredLayer) -> Proof:
         try:
-            return Proof(_merged_sha256(repository, layer, fd, stopped))
+            got = _merged_sha256(repository, layer, fd, stopped)
+            if got == layer.digest:
+                _check_entries(repository, layer, stopped)
+            return Proof(got)
         except CancelledError:
             raise
         except (ComposefsError, OSError) as error:
-            return Proof(None, message_of(error))
+            return Proof(None, message_of(error), isinstance(error, (OSError, LimitError)))
 
     try:
         with ThreadPoolExecutor(workers or available_cpus(), thread_name_prefix="fsck-layer") as pool:
@@ -72,13 +78,6 @@ def prove_layers(
     finally:
         if fd >= 0:
             os.close(fd)
-
-
-def message_of(error: ComposefsError | OSError) -> str:
-    """Return what a finding says of *error*."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
 
 
 def _size(repository: Repository, layer: StoredLayer) -> int:
@@ -97,14 +96,16 @@ def _merged_sha256(repository: Repository, layer: StoredLayer, objects_fd: int, 
         NotFoundError, IntegrityError, FormatError: the stream is missing or broken.
         OSError: an object is missing, or cannot be read.
     """
-    sha256 = hashlib.sha256()
+    sha256, size = hashlib.sha256(), 0
     with repository.streams.open_object(layer.stream, layer_label(layer.digest)) as stream:
-        table = stream.reader.object_refs
+        table, size_told = stream.reader.object_refs, stream.reader.size
         merger = _native.ChunkMerger(table.data, table.digest_size, objects_fd)
         try:
             for piece in _merged(stream.reader.open_chunks(), merger):
                 if stopped.is_set():
                     raise CancelledError("nobody wants to know any more")
+                size += len(piece)
+                stream.reader.check_size(size)
                 sha256.update(piece)
         except OSError as error:
             if error.errno == errno.ERANGE:
@@ -116,7 +117,24 @@ def _merged_sha256(repository: Repository, layer: StoredLayer, objects_fd: int, 
             merger.close()
         if not merger.is_at_end:
             raise FormatError(layer_label(layer.digest), 0, "chunks end inside a chunk")
-    return "sha256:" + sha256.hexdigest()
+    got = "sha256:" + sha256.hexdigest()
+    if got == layer.digest and size != size_told:
+        raise FormatError(layer_label(layer.digest), 0, f"{size} bytes, where the stream says {size_told}")
+    return got
+
+
+def _check_entries(repository: Repository, layer: StoredLayer, stopped: threading.Event) -> None:
+    """Check that a layer is cut as its readers want it: they merge layers by it, and the diff_id does not tell.
+
+    Raises:
+        FormatError: it is not.
+    """
+    label = layer_label(layer.digest)
+    with repository.streams.open_object(layer.stream, label) as stream:
+        if stream.reader.content_type == ContentType.LAYER:
+            for _ in read_index(stream.reader, label):
+                if stopped.is_set():
+                    raise CancelledError("nobody wants to know any more")
 
 
 def _merged(chunks: Chunks, merger: _native.ChunkMerger) -> Iterator[memoryview]:

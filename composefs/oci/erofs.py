@@ -154,10 +154,15 @@ class ErofsMaker:
                 head = file.read(ondisk.HEADER.size)
         except ComposefsError:
             return None
-        if len(head) < ondisk.HEADER.size:
-            return None
-        magic, _, _, version = ondisk.HEADER.unpack(head)
-        return int(version) if magic == ondisk.HEADER_MAGIC else None
+        return version_of(head)
+
+
+def version_of(head: bytes) -> int | None:
+    """Return the format of the image that begins with *head*, or None if it is none."""
+    if len(head) < ondisk.HEADER.size:
+        return None
+    magic, _, _, version = ondisk.HEADER.unpack_from(head)
+    return int(version) if magic == ondisk.HEADER_MAGIC else None
 
 
 def bootable_tree(repository: Repository, merger: Merger, xattrs: XattrFilter) -> Directory:

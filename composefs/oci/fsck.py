@@ -6,117 +6,32 @@ layer is the one that its image means says only its diff_id, and for that all of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from enum import Enum
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from composefs.digest import Digest
-from composefs.errors import ComposefsError, FormatError, IntegrityError
-from composefs.oci.diff_ids import Proof, StoredLayer, message_of, prove_layers
-from composefs.oci.images import check_sha256
-from composefs.oci.manifest import Config, Manifest, parse_object
+from composefs.errors import ComposefsError, RepositoryError, UsageError
+from composefs.oci.diff_ids import Proof, StoredLayer, prove_layers
+from composefs.oci.findings import OciFinding, OciKind, OciReport
+from composefs.oci.image_check import ImageCheck
+from composefs.oci.manifest import Manifest
 from composefs.oci.names import config_name, layer_name, manifest_name
 from composefs.repository import Repository
-from composefs.repository.fsck import Progress, Report, check_repository
-from composefs.repository.refs import OCI_TAGS, decode_tag, encode_tag
+from composefs.repository.fsck import Progress, check_repository
+from composefs.repository.fsck.damage import Damage
+from composefs.repository.fsck.quarantine import WrongName
+from composefs.repository.fsck.record import Record, layer_key
+from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, decode_tag, encode_tag
+from composefs.repository.streams import DIRECTORY as STREAMS
+from composefs.repository.streams import REFS
 from composefs.splitstream import ContentType
 
-_MANIFEST_PREFIX, _LAYER_PREFIX = manifest_name(""), layer_name("")
+__all__ = ["OciFinding", "OciKind", "OciReport", "check_images"]
+
+_MANIFEST_PREFIX, _CONFIG_PREFIX, _LAYER_PREFIX = manifest_name(""), config_name(""), layer_name("")
 _RESERVED = "@"  # what begins with it is a digest
-_SEAL = "containers.composefs.fsverity"  # label of a config, of a feature that composefs-rs has given up
-
-
-class OciKind(Enum):
-    """What is wrong; the value is stable, and that of composefs-rs where that knows it."""
-
-    INVALID_REF_NAME = "invalid-ref-name"
-    REF_RESOLVE_FAILED = "ref-resolve-failed"
-    MANIFEST_READ_FAILED = "manifest-read-failed"
-    MANIFEST_DIGEST_MISMATCH = "manifest-digest-mismatch"
-    MANIFEST_PARSE_FAILED = "manifest-parse-failed"
-    CONFIG_REF_MISSING = "config-ref-missing"
-    CONFIG_READ_FAILED = "config-read-failed"
-    CONFIG_DIGEST_MISMATCH = "config-digest-mismatch"
-    CONFIG_PARSE_FAILED = "config-parse-failed"
-    LAYER_REF_MISSING = "layer-ref-missing"
-    LAYER_STREAM_MISSING = "layer-stream-missing"
-    LAYER_CHECK_FAILED = "layer-check-failed"
-    LAYER_OBJECT_MISSING = "layer-object-missing"
-    SEAL_IMAGE_MISSING = "seal-image-missing"
-    ARTIFACT_LAYER_REF_MISSING = "artifact-layer-ref-missing"
-    ARTIFACT_LAYER_OBJECT_MISSING = "artifact-layer-object-missing"
-    # What composefs-rs 0.9.4 does not find:
-    LAYER_DIGEST_MISMATCH = "layer-digest-mismatch"  # its archive, or an artifact's blob, is not what it is called
-
-
-@dataclass(frozen=True, slots=True)
-class OciFinding:
-    """One thing that is wrong with an image.
-
-    Attributes:
-        kind: what.
-        name: the tag; of what has none, its stream.
-        detail: a message; empty where the other fields say it all.
-        digest: of the config, layer or image that it is about.
-        wanted: what should be there, where that is one value, and `got` what is.
-        got: see `wanted`.
-    """
-
-    kind: OciKind
-    name: str
-    detail: str = ""
-    digest: str | None = None
-    wanted: str | None = None
-    got: str | None = None
-
-    def __str__(self) -> str:
-        """The line that `cfsctl oci fsck` would print."""
-        values = f"expected {self.wanted}, got {self.got}" if self.wanted is not None else None
-        parts = (f"fsck: {self.kind.value}", self.name, self.digest, values, self.detail)
-        return ": ".join(part for part in parts if part)
-
-    def as_json(self) -> dict[str, object]:
-        """Return the fields as they are printed."""
-        return {"kind": self.kind.value} | {each.name: getattr(self, each.name) for each in fields(self)[1:]}
-
-
-@dataclass(slots=True)
-class OciReport:
-    """What a check came to.
-
-    Attributes:
-        repository: of what lies below the images.
-        images_checked: tags.
-        images_corrupted: of them.
-        layers_checked: layers and blobs that were proved by their digests; none of a check without contents.
-        layers_corrupted: of them.
-        findings: by tag.
-    """
-
-    repository: Report
-    images_checked: int = 0
-    images_corrupted: int = 0
-    layers_checked: int = 0
-    layers_corrupted: int = 0
-    findings: list[OciFinding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong, with the repository either."""
-        return self.repository.ok and not self.findings
-
-    def as_json(self) -> dict[str, object]:
-        """Return it under the names of `cfsctl oci fsck --json`, and what that does not know."""
-        return {
-            "ok": self.ok,
-            "images_checked": self.images_checked,
-            "images_corrupted": self.images_corrupted,
-            "layers_checked": self.layers_checked,
-            "layers_corrupted": self.layers_corrupted,
-            "errors": [str(finding) for finding in self.findings],
-            "findings": [finding.as_json() for finding in self.findings],
-            "repo": self.repository.as_json(),
-        }
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def check_images(
@@ -124,6 +39,10 @@ def check_images(
     tag: str | None = None,
     *,
     contents: bool = True,
+    only: Collection[bytes] | None = None,
+    last: Record | None = None,
+    records: bool = False,
+    proved: Collection[bytes] = (),
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> OciReport:
@@ -131,61 +50,229 @@ def check_images(
 
     Args:
         repository: open.
-        tag: the one image to check; by default all that have tags, and every layer that any import could take.
+        tag: the one image to check; by default all, with tags and without, and every layer that any import could take.
         contents: look into objects, and prove layers by their diff_ids.
+        only: look into no objects but these, by raw digest.
+        last: of a clean check: what has not changed since then is not looked into.
+        records: tell in the report what was seen, for later checks.
+        proved: of layers that were proved by such a report, and are whole, to be passed over.
         workers: threads that read and hash.
         on_progress: called now and then, by this thread.
 
     Raises:
         UsageError: nothing can have such a tag.
+        RepositoryError: `objects`, `streams` or `images` is no directory.
         OSError: a directory of the repository cannot be read.
     """
     if tag is not None and not tag.startswith(_RESERVED):
         encode_tag(tag)
-    report = OciReport(check_repository(repository, contents=contents, workers=workers, on_progress=on_progress))
-    layers: dict[StoredLayer, list[str]] = {}  # with the names of what has them
-    broken: set[str] = set()
-    for name, stream in _tags(repository, tag):
-        check = _ImageCheck(repository, name)
-        check.run(stream)
-        for layer in check.layers:
-            layers.setdefault(layer, []).append(name)
-        report.images_checked += 1
-        report.findings += check.findings
-        broken.update([name] if check.findings else [])
+    report = OciReport(
+        check_repository(
+            repository,
+            contents=contents,
+            only=only,
+            last=last,
+            records=records,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    )
+    check = _Check(repository, report, on_progress or (lambda *_: None))
+    check.check_tags(tag)
+    if tag is None:
+        check.check_referrers()
+        check.check_untagged()
     if contents:
-        if tag is None:
-            for layer in _other_layers(repository):
-                layers.setdefault(layer, [])
-        proofs = prove_layers(repository, layers, workers=workers)
-        for done, (layer, proof) in enumerate(proofs, 1):
-            report.layers_checked += 1
-            if proof.got != layer.digest:
-                report.layers_corrupted += 1
-                broken.update(layers[layer])
-                report.findings += [_judge(layer, proof, name) for name in layers[layer] or [layer_name(layer.digest)]]
-            if on_progress is not None:
-                on_progress("layers", done, len(layers))
-    report.images_corrupted = len(broken)
+        known = {*proved, *(last.layers if last is not None else ())}
+        check.prove_layers(known, workers, with_others=tag is None)
+        if report.repository.record is not None:
+            layers = frozenset(report.proved if tag is None else report.proved | known)
+            report.repository.record = replace(report.repository.record, layers=layers)
     return report
 
 
-def _judge(layer: StoredLayer, proof: Proof, name: str) -> OciFinding:
-    """Return the finding that a layer of *name* is not what its digest says."""
-    if proof.got is None:
-        return OciFinding(OciKind.LAYER_CHECK_FAILED, name, proof.problem, layer.digest)
-    return OciFinding(OciKind.LAYER_DIGEST_MISMATCH, name, wanted=layer.digest, got=proof.got)
+class _Check:
+    """The check of the images in *repository*, which is told in *report*."""
+
+    def __init__(self, repository: Repository, report: OciReport, on_progress: Progress) -> None:
+        self._repository, self._report, self._on_progress = repository, report, on_progress
+        self._damaged = Damage.of(repository, report.repository.findings).objects
+        self._layers: dict[StoredLayer, list[str]] = {}  # with the names of what has them
+        self._streams: dict[str, set[str]] = {}  # of manifests and configs, by the names of the images
+        self._tags: set[str] = set()
+        self._broken: set[str] = set()  # names of images
+
+    def check_tags(self, tag: str | None) -> None:
+        """Check the images that have tags, or the one that has *tag*."""
+        tags = self._refs(OCI_TAGS) if tag is None else [self._find(tag)]
+        for done, (encoded, stream) in enumerate(tags, 1):
+            name = decode_tag(encoded)
+            self._tags.add(name)
+            self._report.images_checked += 1
+            problem = _problem_of_tag(encoded, name)
+            if problem is not None:
+                self._wrong_tag(encoded, OciFinding(OciKind.INVALID_REF_NAME, name, problem), stream)
+            elif stream is None:
+                self._add(OciFinding(OciKind.REF_RESOLVE_FAILED, name, "there is no such tag"))
+            elif not stream.startswith(_MANIFEST_PREFIX):
+                what = f"stands for {stream}, which is no manifest"
+                self._wrong_tag(encoded, OciFinding(OciKind.REF_RESOLVE_FAILED, name, what), stream)
+            else:
+                self._check_image(name, stream)
+            self._on_progress("tags", done, len(tags))
+        self._report.images_corrupted = len(self._broken & self._tags)
+
+    def check_referrers(self) -> None:
+        """Check the references to manifests that are about others; where there is no manifest was found before."""
+        for path, stream in self._refs(OCI_REFERRERS):
+            name = f"{OCI_REFERRERS}/{path}"
+            subject, _, artifact = path.partition("/")
+            self._report.untagged_checked += 1
+            what = None
+            if not _DIGEST.fullmatch(decode_tag(subject)) or not _DIGEST.fullmatch(decode_tag(artifact)):
+                what = "is not called by two digests"
+            elif stream != manifest_name(decode_tag(artifact)):
+                what = f"stands for {stream}"
+            elif self._exists(stream):
+                told = self._check_image(name, stream).subject
+                if told is not None and told != decode_tag(subject):
+                    what = f"the subject of its manifest is {told}"
+            if what is not None:
+                self._add(OciFinding(OciKind.REFERRER_INVALID, name, what))
+                self._report.wrong.append(WrongName(f"{REFS}/{name}", OciKind.REFERRER_INVALID.value, what, stream))
+            self._report.untagged_corrupted += name in self._broken
+
+    def check_untagged(self) -> None:
+        """Check the manifests and configs that nothing has led to."""
+        names = [name for name, _ in self._repository.streams.names()]
+        for prefix in (_MANIFEST_PREFIX, _CONFIG_PREFIX):  # a manifest leads to its config
+            seen = {stream for streams in self._streams.values() for stream in streams}
+            for name in names:
+                if name.startswith(prefix) and name not in seen:
+                    self._report.untagged_checked += 1
+                    self._check_image(name, name)
+                    self._report.untagged_corrupted += name in self._broken
+
+    def prove_layers(self, known: Collection[bytes], workers: int | None, *, with_others: bool) -> None:
+        """Prove layers by their digests, but those that are *known* to be right.
+
+        Args:
+            known: what records have of layers.
+            workers: layers at the same time.
+            with_others: also those that no image has.
+        """
+        if with_others:
+            for layer in _other_layers(self._repository):
+                self._layers.setdefault(layer, [])
+        keys = {layer: layer_key(layer.digest, layer.stream) for layer in self._layers}
+        unchanged = {layer for layer, key in keys.items() if key in known and not self._is_hurt(layer)}
+        self._report.proved.update(keys[layer] for layer in unchanged)
+        self._report.layers_unchanged = len(unchanged)
+        layers = [layer for layer in self._layers if layer not in unchanged]
+        for done, (layer, proof) in enumerate(prove_layers(self._repository, layers, workers=workers), 1):
+            if proof.got == layer.digest:
+                self._report.proved.add(keys[layer])
+            else:
+                self._report.layers_corrupted += 1
+                self._judge(layer, proof)
+            self._on_progress("layers", done, len(layers))
+        self._report.layers_checked = len(self._layers)
+        self._report.images_corrupted = len(self._broken & self._tags)
+
+    def _judge(self, layer: StoredLayer, proof: Proof) -> None:
+        """Note that a layer is not what its digest says."""
+        own_name = layer_name(layer.digest)
+        names = self._layers[layer] or [own_name]
+        for name in names:
+            if proof.got is None:
+                finding = OciFinding(OciKind.LAYER_CHECK_FAILED, name, proof.problem, layer.digest)
+            else:
+                finding = OciFinding(OciKind.LAYER_DIGEST_MISMATCH, name, wanted=layer.digest, got=proof.got)
+            self._add(finding)
+        if proof.is_unknown or self._is_hurt(layer):
+            return
+        what = proof.problem or f"wanted {layer.digest}, got {proof.got}"
+        if self._find_stream(own_name) == layer.stream:
+            target = os.path.basename(layer.stream.object_path)
+            self._report.wrong.append(WrongName(f"{STREAMS}/{own_name}", finding.kind.value, what, target))
+        streams = {stream for name in names for stream in self._streams.get(name, ())}
+        self._report.stale.update(f"{STREAMS}/{stream}" for stream in streams)
+
+    def _check_image(self, name: str, stream: str) -> ImageCheck:
+        """Check the manifest or config *stream*; findings call it *name*."""
+        check = ImageCheck(self._repository, name)
+        if stream.startswith(_CONFIG_PREFIX):
+            check.run_config(stream)
+        else:
+            check.run(stream)
+        for layer in check.layers:
+            self._layers.setdefault(layer, []).append(name)
+        self._streams[name] = check.streams
+        for finding in check.findings:
+            self._add(finding)
+        self._report.wrong += check.wrong
+        self._report.stale |= check.stale
+        return check
+
+    def _add(self, finding: OciFinding) -> None:
+        self._report.findings.append(finding)
+        self._broken.add(finding.name)
+
+    def _wrong_tag(self, encoded: str, finding: OciFinding, stream: str | None) -> None:
+        self._add(finding)
+        if stream is not None:
+            path = f"{REFS}/{OCI_TAGS}/{encoded}"
+            self._report.wrong.append(WrongName(path, finding.kind.value, finding.detail, stream))
+
+    def _find(self, tag: str) -> tuple[str, str | None]:
+        """Return the file name of a tag, and what it stands for; one that cannot be is not looked for."""
+        if tag.startswith(_RESERVED):
+            return tag, None
+        encoded = encode_tag(tag)
+        try:
+            return encoded, self._repository.streams.ref(f"{OCI_TAGS}/{encoded}")
+        except (RepositoryError, OSError):  # something else has that name, which was found before
+            return encoded, None
+
+    def _refs(self, directory: str) -> list[tuple[str, str]]:
+        """Return name and stream of all references below *directory*; that it is none was found before."""
+        try:
+            return [*self._repository.streams.refs(directory)]
+        except (RepositoryError, OSError):
+            return []
+
+    def _is_hurt(self, layer: StoredLayer) -> bool:
+        """Tell whether a part of a layer is broken or missing, so that it cannot be what it should be."""
+        if not self._damaged:
+            return False
+        if layer.stream.raw in self._damaged:
+            return True
+        try:
+            with self._repository.streams.open_object(layer.stream, layer_name(layer.digest)) as stream:
+                return not self._damaged.isdisjoint(stream.reader.object_refs.raw())
+        except (ComposefsError, OSError):
+            return True
+
+    def _exists(self, stream: str) -> bool:
+        return self._find_stream(stream) is not None
+
+    def _find_stream(self, name: str) -> object:
+        try:
+            return self._repository.streams.find(name)
+        except (ComposefsError, OSError):
+            return None
 
 
-def _tags(repository: Repository, tag: str | None) -> Iterator[tuple[str, str | None]]:
-    """Yield the tags, and the streams that they stand for."""
-    if tag is None:
-        for encoded, stream in repository.streams.refs(OCI_TAGS):
-            yield decode_tag(encoded), stream
-    elif tag.startswith(_RESERVED):
-        yield tag, None
-    else:
-        yield tag, repository.streams.ref(f"{OCI_TAGS}/{encode_tag(tag)}")
+def _problem_of_tag(encoded: str, name: str) -> str | None:
+    """Return why no tag can be called *name*, which is stored as *encoded*."""
+    if name.startswith(_RESERVED):
+        return f"a leading {_RESERVED} is for digests"
+    try:
+        if encode_tag(name) == encoded:
+            return None
+    except UsageError as error:
+        return error.what
+    return f"no tag is stored as {encoded}"
 
 
 def _other_layers(repository: Repository) -> Iterator[StoredLayer]:
@@ -215,124 +302,3 @@ def _other_layers(repository: Repository) -> Iterator[StoredLayer]:
             continue  # which was found before
         if not is_archive or layer.digest not in blobs:
             yield layer
-
-
-class _ImageCheck:
-    """The check of one image; what is wrong goes to *findings*, what is to be proved to *layers*."""
-
-    def __init__(self, repository: Repository, name: str) -> None:
-        self._repository, self._name = repository, name
-        self.findings: list[OciFinding] = []
-        self.layers: list[StoredLayer] = []
-
-    def run(self, stream: str | None) -> None:
-        """Check what the tag stands for, which is *stream*."""
-        if self._name.startswith(_RESERVED):
-            return self._add(OciKind.INVALID_REF_NAME, f"a leading {_RESERVED} is for digests")
-        if stream is None:
-            return self._add(OciKind.REF_RESOLVE_FAILED, "there is no such tag")
-        if not stream.startswith(_MANIFEST_PREFIX):
-            return self._add(OciKind.REF_RESOLVE_FAILED, f"stands for {stream}, which is no manifest")
-        digest = stream.removeprefix(_MANIFEST_PREFIX)
-        found = self._read(stream, ContentType.MANIFEST, OciKind.MANIFEST_READ_FAILED)
-        if found is None or not self._is(found[0], digest, OciKind.MANIFEST_DIGEST_MISMATCH):
-            return None
-        data, refs = found
-        try:
-            manifest = Manifest.parse(data, f"manifest {digest}")
-        except FormatError as error:
-            return self._add(OciKind.MANIFEST_PARSE_FAILED, str(error))
-        return self._check_manifest(manifest, refs)
-
-    def _check_manifest(self, manifest: Manifest, refs: Mapping[str, Digest]) -> None:
-        digest = manifest.config.digest
-        verity = refs.get(f"config:{digest}")
-        if verity is None:
-            return self._add(OciKind.CONFIG_REF_MISSING, digest=digest)
-        found = self._read(config_name(digest), ContentType.CONFIG, OciKind.CONFIG_READ_FAILED, verity)
-        if found is None or not self._is(found[0], digest, OciKind.CONFIG_DIGEST_MISMATCH):
-            return None
-        if not manifest.is_container or _has_blobs(manifest, refs):
-            for layer in manifest.layers:
-                self._check_blob(layer.digest, refs.get(layer.digest))
-            return None
-        data, refs = found
-        try:
-            diff_ids = Config.parse(data, f"config {digest}").diff_ids
-            labels = parse_object(data, f"config {digest}").get("config")
-        except FormatError as error:
-            return self._add(OciKind.CONFIG_PARSE_FAILED, str(error))
-        for diff_id in diff_ids:
-            self._check_layer(diff_id, refs.get(diff_id))
-        return self._check_seal(labels)
-
-    def _check_layer(self, diff_id: str, verity: Digest | None) -> None:
-        if verity is None:
-            return self._add(OciKind.LAYER_REF_MISSING, digest=diff_id)
-        try:
-            if self._repository.streams.find(layer_name(diff_id)) is None:
-                self._add(OciKind.LAYER_STREAM_MISSING, digest=diff_id)
-        except (ComposefsError, OSError) as error:
-            self._add(OciKind.LAYER_CHECK_FAILED, message_of(error), diff_id)
-        if not self._repository.objects.exists(verity):
-            return self._add(OciKind.LAYER_OBJECT_MISSING, f"no object {verity}", diff_id)
-        self.layers.append(StoredLayer(diff_id, verity))
-        return None
-
-    def _check_blob(self, digest: str, verity: Digest | None) -> None:
-        if verity is None:
-            return self._add(OciKind.ARTIFACT_LAYER_REF_MISSING, digest=digest)
-        if not self._repository.objects.exists(verity):
-            return self._add(OciKind.ARTIFACT_LAYER_OBJECT_MISSING, f"no object {verity}", digest)
-        try:
-            with self._repository.streams.open_object(verity, layer_name(digest)) as stream:
-                is_blob = stream.reader.content_type == ContentType.BLOB
-        except (ComposefsError, OSError) as error:
-            return self._add(OciKind.LAYER_CHECK_FAILED, message_of(error), digest)
-        if is_blob:
-            self.layers.append(StoredLayer(digest, verity))
-        return None
-
-    def _check_seal(self, labels: object) -> None:
-        """Check that the image is there whose id a label tells."""
-        labels = labels.get("Labels") if isinstance(labels, dict) else None
-        seal = labels.get(_SEAL) if isinstance(labels, dict) else None
-        if not isinstance(seal, str):
-            return
-        try:
-            self._repository.images.open(seal).close()
-        except (ComposefsError, OSError) as error:
-            self._add(OciKind.SEAL_IMAGE_MISSING, message_of(error), seal)
-
-    def _read(
-        self, name: str, content_type: bytes, kind: OciKind, verity: Digest | None = None
-    ) -> tuple[bytes, Mapping[str, Digest]] | None:
-        """Return what a stream holds, and what it refers to; None: it cannot be read, which is a finding of *kind*."""
-        streams = self._repository.streams
-        try:
-            opened = (
-                streams.open(name, content_type) if verity is None else streams.open_object(verity, name, content_type)
-            )
-            with opened as stream:
-                return stream.read_body(), stream.reader.named_refs
-        except (ComposefsError, OSError) as error:
-            self._add(kind, message_of(error))
-            return None
-
-    def _is(self, data: bytes, digest: str, kind: OciKind) -> bool:
-        """Tell whether *data* are what their digest says; if not, that is a finding of *kind*."""
-        try:
-            check_sha256(self._name, data, digest)
-        except IntegrityError as error:
-            self.findings.append(OciFinding(kind, self._name, wanted=error.wanted, got=error.got))
-            return False
-        return True
-
-    def _add(self, kind: OciKind, detail: str = "", digest: str | None = None) -> None:
-        self.findings.append(OciFinding(kind, self._name, detail, digest))
-
-
-def _has_blobs(manifest: Manifest, refs: Mapping[str, Digest]) -> bool:
-    """Tell whether a container's layers are kept as those of an artifact: composefs-rs does so with Docker's types."""
-    is_docker = ".docker." in manifest.config.media_type
-    return is_docker and all(layer.digest in refs for layer in manifest.layers)

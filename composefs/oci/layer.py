@@ -12,8 +12,9 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
+from composefs import limits
 from composefs.digest import Digest
-from composefs.errors import FormatError, IntegrityError
+from composefs.errors import FormatError, IntegrityError, LimitError
 from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
 from composefs.oci.index import Batch, Indexer, KeptIndex
 from composefs.oci.manifest import Compression
@@ -24,7 +25,7 @@ from composefs.oci.stats import Stats
 from composefs.oci.storing import Sealers
 from composefs.repository import Repository
 from composefs.repository.durable import DurableObjects
-from composefs.splitstream import ContentType
+from composefs.splitstream import ContentType, SplitstreamWriter
 
 _DEPTH = 8  # slots that one stage may be ahead of the next; a guess
 
@@ -43,6 +44,8 @@ class LayerJob:
     board: str
     index: int  # on the board
     wants_index: bool = False  # of its entries
+    archive_size_max: int | None = None  # bytes; None: as `composefs.limits` has it
+    has_name: bool = False  # its stream has one already, though it is missing: all else is on disk before it is there
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,25 @@ def import_layer(job: LayerJob) -> LayerResult:
     Raises:
         IntegrityError: the blob or the archive is not the promised one.
         FormatError: the blob or the archive is broken.
+        LimitError: it inflates to too much, or has too much of anything.
         CancelledError: the import is to stop.
         OSError: something could not be read or written.
     """
+    with Repository.open(job.repository) as repository:
+        repository.objects.load_durable = lambda: durable_objects(job.repository, job.board)
+        return store_layer(repository, job)
+
+
+def store_layer(repository: Repository, job: LayerJob) -> LayerResult:
+    """Do what `import_layer` does, in *repository*, which is open already."""
+    if job.size > limits.ARCHIVE_SIZE:
+        raise LimitError(job.label, 0, "bytes of blob", limits.ARCHIVE_SIZE, job.size)
     pen = Pen(job.board, job.index)
     try:
-        with (
-            Repository.open(job.repository) as repository,
-            BlobReader(job.blob, job.digest, job.size, job.label, pen.advance, is_hashed=not _is_plain(job)) as blob,
-        ):
-            repository.objects.load_durable = lambda: durable_objects(job.repository, job.board)
+        with BlobReader(job.blob, job.digest, job.size, job.label, pen.advance, is_hashed=not _is_plain(job)) as blob:
             stats = Stats()
             if job.compression is None:
-                return LayerResult(_store_blob(repository, blob, job.size, stats), stats)
+                return LayerResult(_store_blob(repository, blob, job, stats), stats)
             stream, index = _store_archive(repository, blob, job, stats, pen)
             return LayerResult(stream, stats, index)
     finally:
@@ -91,13 +100,20 @@ def durable_objects(path: str, _board: str) -> DurableObjects:
         return repository.streams.load_durable()
 
 
-def _store_blob(repository: Repository, blob: BlobReader, size: int, stats: Stats) -> Digest:
+def _store_blob(repository: Repository, blob: BlobReader, job: LayerJob, stats: Stats) -> Digest:
     """Store an artifact's blob as the one object of a stream, and return that."""
     pieces = iter(lambda: blob.read(SLOT_SIZE), b"")
     with closing(repository.streams.writer(ContentType.BLOB)) as writer:
-        writer.external(stats.count(repository.objects.ensure_pieces(pieces), size), size)
+        writer.external(stats.count(repository.objects.ensure_pieces(pieces), job.size), job.size)
         blob.verify()
-        return repository.streams.store(writer)
+        return _store_stream(repository, writer, job)
+
+
+def _store_stream(repository: Repository, writer: SplitstreamWriter, job: LayerJob) -> Digest:
+    """Store the stream that was written, once nobody can find it without what it refers to."""
+    if job.has_name:
+        repository.sync()
+    return repository.streams.store(writer)
 
 
 def _store_archive(
@@ -113,7 +129,7 @@ def _store_archive(
         archive = ArchiveSplitter(
             repository, writer, job.label, stats, indexer=indexer, storing=sealers.storing(storing.do)
         )
-        slots = Ahead(_watched(decompress(blob, job.compression), blob), _DEPTH, pen.has_idle_cpus)
+        slots = Ahead(_watched(decompress(blob, job.compression), blob, job), _DEPTH, pen.has_idle_cpus)
         try:
             with closing(archive), closing(sealers), closing(storing), closing(compressing), closing(slots):
                 for slot in slots:
@@ -130,7 +146,7 @@ def _store_archive(
         blob.verify(got if _is_plain(job) else None)
         if got != job.diff_id:
             raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
-        stream = repository.streams.store(writer)
+        stream = _store_stream(repository, writer, job)
         stats.bytes_inline = writer.inline_size
     if indexer is None:
         return stream, None
@@ -138,8 +154,15 @@ def _store_archive(
     return stream, kept.batches()
 
 
-def _watched(slots: Iterable[bytes], blob: BlobReader) -> Generator[bytes]:
+def _watched(slots: Iterable[bytes], blob: BlobReader, job: LayerJob) -> Generator[bytes]:
     """Yield *slots*: one piece of a blob may inflate to gigabytes, and the import may have been stopped."""
+    asked = job.archive_size_max if job.archive_size_max is not None else limits.archive_size(job.size)
+    most, size = min(asked, limits.ARCHIVE_SIZE), 0  # beyond that no stream is read
+    raised_by = "max_layer_size" if most < limits.ARCHIVE_SIZE else None
     for slot in slots:
         blob.advance(0)
+        size += len(slot)
+        if size > most:
+            what = f"bytes of archive in a blob of {job.size} bytes"
+            raise LimitError(job.label, blob.offset, what, most, raised_by=raised_by)
         yield slot

@@ -90,6 +90,34 @@ static void check_sealed(int alg, int dir_fd, size_t digest_size, struct cfs_obj
 	fake_ioctl = NULL;
 }
 
+/* Stamps are those of all inodes, by whichever function, and none of what is missing or was changed too late. */
+static void check_stamps(int alg, int dir_fd, size_t digest_size, struct cfs_objects *objects)
+{
+	u64 seen[COUNT], stamps[COUNT];
+	char path[OBJECT_PATH_SIZE];
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } };
+
+	objects->stamps = seen;
+	objects->time = INT64_MAX;
+	CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == 0);
+	CHECK(cfs_stamp_objects(dir_fd, objects->digests, COUNT, digest_size, INT64_MAX, stamps) == 0);
+	for (size_t i = 0; i < COUNT; i++)
+		CHECK(stamps[i] && stamps[i] == seen[i]);
+	format_object_path(path, objects->digests, digest_size);
+	CHECK(utimensat(dir_fd, path, times, 0) == 0);
+	CHECK(cfs_stamp_objects(dir_fd, objects->digests, 1, digest_size, INT64_MAX, stamps) == 0);
+	CHECK(stamps[0] && stamps[0] != seen[0]);
+	CHECK(cfs_stamp_objects(dir_fd, objects->digests, 1, digest_size, 0, stamps) == 0);
+	CHECK(stamps[0] == 0);
+	objects->time = 0;
+	CHECK(cfs_check_objects(alg, dir_fd, digest_size, objects) == 0);
+	for (size_t i = 0; i < COUNT; i++)
+		CHECK(seen[i] == 0);
+	CHECK(cfs_stamp_objects(dir_fd, objects->digests, 1, 0, 0, stamps) == -EINVAL);
+	CHECK(cfs_stamp_objects(dir_fd, objects->digests, 1, SHA2_DIGEST_MAX + 1, 0, stamps) == -EINVAL);
+	objects->stamps = NULL;
+}
+
 static void check_states(int alg, int dir_fd, const u8 *digests, size_t digest_size)
 {
 	u8 found[COUNT * SHA2_DIGEST_MAX], states[COUNT];
@@ -103,6 +131,7 @@ static void check_states(int alg, int dir_fd, const u8 *digests, size_t digest_s
 	CHECK(memcmp(found, digests, COUNT * digest_size) == 0);
 	for (size_t i = 0; i < COUNT; i++)
 		CHECK(states[i] == OBJECT_HASHED && errors[i] == 0);
+	check_stamps(alg, dir_fd, digest_size, &objects);
 
 	CHECK(cfs_check_objects(alg, dir_fd, digest_size + 1, &objects) == -EINVAL);
 	CHECK(cfs_check_objects(7, dir_fd, digest_size, &objects) == -EINVAL);

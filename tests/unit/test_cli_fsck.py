@@ -11,6 +11,7 @@ import pytest
 
 from composefs import Algorithm, Repository
 from composefs.cli import main
+from composefs.errors import RepositoryError
 from tests import commands
 from tests.damage import DAMAGES, HIGH, LOW, SHARED, TAG
 
@@ -21,6 +22,8 @@ streams: 4/4 ok
 images: 1/1 ok
 status: ok
 """
+
+LAST = ["clean", "recorded", "repair", "quarantine", "after"]
 
 
 @pytest.fixture
@@ -146,9 +149,12 @@ def test_json(run, place, command, name, status):
         "images_corrupted",
         "broken_links",
         "missing_objects",
+        "objects_unchanged",
         "errors",
         "findings",
+        *(LAST if command == ["fsck"] else []),
     ]
+    assert list(value)[-5:] == LAST
     assert [finding["path"] for finding in repository["findings"]] == [
         error.split(": ")[2] for error in repository["errors"]
     ]
@@ -199,7 +205,8 @@ def test_a_directory_that_is_none(run, place):
     os.rename(place.path / "streams", place.path / "old")
     (place.path / "streams").touch()
 
-    assert run("fsck") == (1, "", [f"composefs: {place.path}/streams: Not a directory"])
+    what = "is no directory, and links are not followed"
+    assert run("fsck") == (1, "", [f"composefs: {place.path}/streams: {what}"])
 
 
 @pytest.mark.parametrize("arguments", [["fsck", "--workers", "0"], ["fsck", "extra"], ["oci", "fsck", "a", "b"]])
@@ -290,3 +297,218 @@ def _reads(pid, path):
 def test_objects_are_the_contents_of_layers(place):
     """The sizes that the damages need."""
     assert all((place.path / place.object(data)).read_bytes() == data for data in (LOW, HIGH, SHARED))
+
+
+# What is done about it
+
+
+@pytest.fixture
+def backup(original):
+    """Another repository, and the reference of the image: where to get what is broken."""
+    return {"other": str(original.path), "image": f"oci:{original.path.parent / 'layout'}"}
+
+
+def lines_after(out, start):
+    """Return the lines from the one that begins with *start*."""
+    lines = out.splitlines()
+    return lines[next(number for number, line in enumerate(lines) if line.startswith(start)) :]
+
+
+@pytest.mark.parametrize("command", [["fsck"], ["oci", "fsck"]])
+@pytest.mark.parametrize("source", ["other", "image"])
+def test_repair(run, place, backup, command, source):
+    """What was found is told as ever, then what became of it; the status is that of what is there now."""
+    DAMAGES["flipped"].do(place)
+
+    status, out, err = run(*command, "--repair-from", backup[source])
+
+    assert (status, err) == (0, [])
+    assert out.startswith("meta.json: ok\nobjects: 10/11 ok\n")
+    assert lines_after(out, "mended") == [f"mended from {backup[source]}: 1", f"  - {place.object(HIGH)}", "now: ok"]
+    assert run(*command)[0] == 0
+
+
+def test_repair_of_what_cannot_be(run, place, backup):
+    """What was not mended is told with why, and what is wrong still."""
+    DAMAGES["flipped"].do(place)
+    DAMAGES["file-as-stream"].do(place)
+    DAMAGES["stray-object"].do(place)
+    stray = f"{os.path.dirname(place.object(LOW))}/stray"
+
+    status, out, err = run("fsck", "--repair-from", backup["other"])
+
+    assert (status, err) == (1, [])
+    told = lines_after(out, "mended")
+    assert told[:4] == [
+        f"mended from {backup['other']}: 1",
+        f"  - {place.object(HIGH)}",
+        "not mended: 1",
+        f"  - {place.layer_stream(0)}: {place.path}/{place.layer_stream(0)}: is no symbolic link",
+    ]
+    assert [line.partition(": ")[2].partition(": is")[0] for line in told[5:]] == [
+        f"object-invalid-name: {stray}",
+        f"entry-not-symlink: {place.layer_stream(0)}",
+    ]
+
+
+def test_quarantine(run, place):
+    """What was moved is told, whom that hurts, and what to do."""
+    DAMAGES["flipped"].do(place)
+
+    status, out, err = run("fsck", "--quarantine")
+
+    assert (status, err) == (1, [])
+    told = lines_after(out, "set aside")
+    assert told[:4] == [
+        "set aside: 1",
+        f"  - {place.object(HIGH)} -> quarantine/1/{place.object(HIGH)}",
+        f"kept, but not whole: {place.ref}, {place.tag}, and 4 more",
+        "  to make them whole: import their images again, or use --repair-from",
+    ]
+    assert told[4] == "now: 2"
+
+
+def test_both(run, place, backup):
+    """What stands in the way of a repair is moved, and then mended."""
+    DAMAGES["file-as-stream"].do(place)
+    stream = place.layer_stream(0)
+
+    status, out, err = run("oci", "fsck", "--repair-from", backup["image"], "--quarantine")
+
+    assert (status, err) == (0, [])
+    assert lines_after(out, "mended") == [
+        f"mended from {backup['image']}: 1",
+        f"  - {stream}",
+        "set aside: 1",
+        f"  - {stream} -> quarantine/1/{stream}",
+        "now: ok",
+    ]
+
+
+def test_quarantine_waits(run, place):
+    """While others have the repository open, what was found is told, and why nothing was done."""
+    DAMAGES["emptied"].do(place)
+
+    with Repository.open(place.path):
+        status, out, err = run("fsck", "--quarantine", "--wait", "0.1")
+
+    assert (status, out.splitlines()[-2]) == (1, "status: 1 error(s)")
+    assert len(err) == 1
+    assert "is in use by" in err[0]
+    assert run("fsck", "--quarantine", "--wait", "1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "message"),
+    [
+        ("", 2, "--repair-from needs a path or a reference"),
+        ("nowhere", 1, "no repository at nowhere; an image is called oci:PATH[:TAG]"),
+        ("example.org/os:42", 1, "no repository at example.org/os:42; an image is called oci:PATH[:TAG]"),
+        ("docker://example.org/os:42", 2, "copy the image first: skopeo copy docker://example.org/os:42 oci:DIR:TAG"),
+        ("oci:nowhere", 1, "no directory nowhere"),
+        ("SELF", 1, "is the repository that is to be mended"),
+    ],
+)
+def test_sources_that_are_none(run, place, where, status, message):
+    """A source that cannot be is told at once, before anything is checked."""
+    found, out, err = run("fsck", "--repair-from", where.replace("SELF", str(place.path)))
+
+    assert (found, out) == (status, "")
+    assert message in err[0]
+
+
+def test_a_layout_as_a_repository(run, tmp_path):
+    """Who names the directory of an OCI layout is told how its images are called."""
+    (tmp_path / "index.json").touch()
+
+    what = f"{tmp_path} is no repository, but an OCI layout: its images are called oci:{tmp_path}[:TAG]"
+    assert run("fsck", "--repair-from", tmp_path) == (1, "", [f"composefs: {what}"])
+
+
+@pytest.mark.parametrize("command", [["fsck"], ["oci", "fsck"]])
+def test_healing_as_json(run, place, backup, command):
+    """Beside what was found stands what became of it."""
+    for name in ("flipped", "stray-object", "file-as-ref"):
+        DAMAGES[name].do(place)
+    stray = f"{os.path.dirname(place.object(LOW))}/stray"
+    os.utime(place.path / place.unused)
+
+    status, out, err = run(*command, "--repair-from", backup["other"], "--quarantine", "--json")
+
+    value = json.loads(out)
+    assert (status, err) == (0, [])
+    assert (value["ok"], value["clean"], value["after"]) == (False, True, {"ok": True, "errors": []})
+    assert value["repair"] == {"source": backup["other"], "mended": [place.object(HIGH)], "failed": []}
+    moved = value["quarantine"]["moved"]
+    assert [(each["path"], each["to"], each["kind"], each["target"]) for each in moved] == [
+        (stray, f"quarantine/1/{stray}", "object-invalid-name", None),
+        ("streams/refs/note", "quarantine/1/streams/refs/note", "unexpected-file-type", None),
+    ]
+    assert (value["quarantine"]["failed"], value["quarantine"]["hurt"]) == ([], [])
+
+
+def test_since_last(run, place):
+    """A clean check is recorded; the next one looks into what has changed, or into all, and then says why."""
+    none = "composefs: no clean check has been recorded; so all objects are looked into"
+    assert run("fsck", "--since-last") == (0, CLEAN, [none])
+    value = json.loads(run("fsck", "--since-last", "--json")[1])
+    assert (value["recorded"], value["objects_unchanged"] <= 11) == (True, True)
+    (place.path / "fsck-record").write_bytes(b"nothing")
+
+    status, out, err = run("oci", "fsck", "--since-last")
+
+    assert (status, out.splitlines()[1]) == (0, "objects: 11/11 ok")
+    what = "fsck-record is not believed: it is cut, or its checksum is wrong; so all objects are looked into"
+    assert err == [f"composefs: {what}"]
+    assert run("oci", "fsck", "--since-last")[1].splitlines()[-1] == "oci layers: 2/2 ok (2 unchanged)"
+    (place.path / "fsck-record").unlink()
+    (place.path / "fsck-record").mkdir()
+    status, _, err = run("fsck", "--since-last")
+    assert (status, err) == (
+        0,
+        [
+            "composefs: fsck-record cannot be read: Is a directory; so all objects are looked into",
+            "composefs: nothing was recorded for --since-last: fsck-record: Is a directory",
+        ],
+    )
+
+
+@pytest.mark.parametrize("options", [["--fast"], ["--fast", "--json"]])
+def test_fast_records_nothing(run, place, options):
+    """A check that has not looked into objects is none to begin from."""
+    assert run("fsck", *options)[0] == 0
+    assert not (place.path / "fsck-record").exists()
+
+
+def test_findings_record_nothing(run, place):
+    """Nor is one that has found something."""
+    DAMAGES["emptied"].do(place)
+
+    assert run("fsck")[0] == 1
+    assert not (place.path / "fsck-record").exists()
+
+
+def test_a_repair_that_ends_clean_is_recorded(run, place, backup):
+    """One that was mended is."""
+    DAMAGES["flipped"].do(place)
+
+    value = json.loads(run("fsck", "--repair-from", backup["other"], "--json")[1])
+
+    assert (value["ok"], value["clean"], value["recorded"]) == (False, True, True)
+
+
+def test_what_cannot_be_recorded(run, place, monkeypatch):
+    """A repository that cannot be written is checked all the same."""
+
+    def refuse(_):
+        raise RepositoryError(str(place.path), "is not writable: the file system is mounted read-only")
+
+    monkeypatch.setattr(Repository, "check_writable", refuse)
+
+    what = "nothing was recorded for --since-last: is not writable: the file system is mounted read-only"
+    assert run("fsck") == (0, CLEAN, [f"composefs: {what}"])
+
+
+def test_how_much_to_look_at_is_one_choice(run):
+    """Names only, or what has changed: not both."""
+    assert run("fsck", "--fast", "--since-last")[0] == 2

@@ -12,7 +12,9 @@ import pytest
 import composefs
 from composefs import Algorithm
 from composefs.cli import main, main_import
-from tests import layouts
+from composefs.repository.gc import collect_garbage
+from composefs.splitstream import ContentType
+from tests import damage, layouts
 from tests.layouts import files_layer, image_layout, noise
 
 PAGE = Path(__file__).parents[2] / "docs/json.md"
@@ -74,22 +76,24 @@ def place(tmp_path):
     with composefs.Repository.open(tmp_path / "repository") as repository:
         composefs.import_image(repository, f"oci:{tmp_path / 'other'}", name="other", workers=1)
         result = composefs.import_image(repository, f"oci:{tmp_path / 'layout'}", name="os", bootable=True, workers=1)
+        repository.streams.link("gone", repository.streams.store(repository.streams.writer(ContentType.LAYER)))
+        collect_garbage(repository, trash_days=1)
         repository.streams.set_ref(f"oci-referrers/{result.manifest}/{NONE}", f"oci-manifest-{NONE}")
         repository.images.set_ref("ref", result.image)
-        composefs.Repository.init(tmp_path / "target", Algorithm.SHA512, require_verity=False)
-        root = tmp_path / "root"
-        (root / "usr").mkdir(parents=True)
-        (root / "usr/file").write_bytes(noise(100))
-        (root / "usr/link").symlink_to("file")
-        for name in ("boot", "sysroot"):
-            (root / name).mkdir()
-        yield {
-            "DIR": tmp_path,
-            "MANIFEST": result.manifest,
-            "LAYER": result.layers[0].diff_id,
-            "IMAGE": result.image.hex,
-            "ARCHIVE": layouts.sha256(ARCHIVE),
-        }
+    composefs.Repository.init(tmp_path / "target", Algorithm.SHA512, require_verity=False)
+    root = tmp_path / "root"
+    (root / "usr").mkdir(parents=True)
+    (root / "usr/file").write_bytes(noise(100))
+    (root / "usr/link").symlink_to("file")
+    for name in ("boot", "sysroot"):
+        (root / name).mkdir()
+    return {
+        "DIR": tmp_path,
+        "MANIFEST": result.manifest,
+        "LAYER": result.layers[0].diff_id,
+        "IMAGE": result.image.hex,
+        "ARCHIVE": layouts.sha256(ARCHIVE),
+    }
 
 
 COMMANDS = {
@@ -106,6 +110,9 @@ COMMANDS = {
     "composefs oci linked-erofs-images": "oci linked-erofs-images IMAGE",
     "composefs fsck": "fsck --json",
     "composefs oci fsck": "oci fsck --json",
+    "composefs gc": "gc --trash 1 --json",
+    "composefs gc --undo": "gc --undo --json",
+    "composefs gc --explain": "gc --explain oci-layer-LAYER --json",
     "composefs images": "images --json",
     "composefs mount": "mount --json",
     "composefs probe-image": "probe-image --cmdline composefs=?IMAGE --json",
@@ -124,6 +131,9 @@ DEPENDS_ON_HOST = {"composefs doctor"}  # commands whose exit status 1 says that
 ABSENT = {  # elements of arrays that the command of this test has none of
     "composefs mount": [f"mounts[].{key}" for key in ("mountpoint", "image", "fuse", "read_only", "verity")],
     "composefs create-image": ["others[].id", "others[].algorithm", "others[].erofs_version"],
+    "composefs gc": ["strays[]", "expired[]", "from_future[]"],
+    "composefs gc --undo": ["names_taken[]", "names_lost[]"],
+    "composefs gc --explain": ["held_by[]"],
     "composefs fsck": ["findings[].hurts[]", "findings[].files[]"],
     "composefs oci fsck": [
         "errors[]",
@@ -139,7 +149,7 @@ def test_every_command_is_documented():
     assert SECTIONS.keys() == COMMANDS.keys() | {"--progress json"}
     sources = Path(main.__code__.co_filename).parent.glob("*.py")
     with_option = {source.stem for source in sources if '"--json"' in source.read_text()}
-    shared = {"importing": 3, "diff": 1, "checking": 2}
+    shared = {"importing": 3, "diff": 1, "checking": 2, "gc": 3}
     count = sum(shared.get(name, 1) for name in with_option)
     assert count == len(COMMANDS.keys() - {"composefs oci inspect", "composefs oci linked-erofs-images"})
 
@@ -154,6 +164,8 @@ def test_keys(place, command, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(ARCHIVE)))
     if command == "composefs extract":
         monkeypatch.setattr(os, "chown", refuse)
+    if command.startswith("composefs gc"):  # which does not go on where a reference leads nowhere
+        (place["DIR"] / f"repository/streams/refs/oci-referrers/{place['MANIFEST']}/{NONE}").unlink()
     names = "|".join(place)
     words = [re.sub(names, lambda match: str(place[match.group()]), word) for word in COMMANDS[command].split()]
     repository = ["--repo", str(place["DIR"] / "repository")]
@@ -164,6 +176,28 @@ def test_keys(place, command, capsys, monkeypatch):
     documented = {key: text for key, text, *_ in SECTIONS[command]}
     for key in ABSENT.get(command, []):
         documented[key] += ", optional"
+    check(documented, json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("command", ["composefs fsck", "composefs oci fsck"])
+def test_keys_of_what_is_done_about_damage(original, tmp_path, capsys, command):
+    """So has what a check prints that mends, and sets aside."""
+    broken = original.copy(tmp_path / "broken")
+    for name in ("flipped", "removed", "stray-object", "ref-to-object"):
+        damage.DAMAGES[name].do(broken)
+    lacks = original.copy(tmp_path / "lacks")
+    damage.DAMAGES["flipped"].do(lacks)
+
+    main(["--repo", str(broken.path), *command.split()[1:], "--repair-from", str(lacks.path), "--quarantine", "--json"])
+
+    documented = {key: text for key, text, *_ in SECTIONS[command]}
+    of_both = {"repair", "quarantine", "after", "quarantine.failed[].path", "quarantine.failed[].why"}
+    healed = {key for key in documented if key.partition(".")[0] in of_both} - of_both
+    for key in healed | {"findings[].hurts[]", "findings[].files[]"}:
+        documented[key] = documented.get(key, "string, optional").removesuffix(", optional")
+    for key in documented:
+        if key.partition(".")[0] == "repo" or (command == "composefs oci fsck" and "findings" in key):
+            documented[key] += ", optional"
     check(documented, json.loads(capsys.readouterr().out))
 
 

@@ -130,6 +130,64 @@ def of_image_called_otherwise(place):
     return [finding], {"images_checked": 2, "images_corrupted": 1}
 
 
+def of_meta_other(place):
+    size = f"is not 126 hexadecimal digits in lower case, as names of {Algorithm.SHA512.value} are"
+    links = [place.config_stream, *sorted(map(place.layer_stream, (0, 1))), place.manifest_stream, place.image_name]
+    objects = sorted(str(path.relative_to(place.path)) for path in place.path.glob("objects/*/*"))
+    findings = [
+        *(Finding(Kind.OBJECT_INVALID_NAME, path, size) for path in objects),
+        *(
+            Finding(
+                Kind.LINK_INVALID,
+                path,
+                f"link to {os.readlink(place.path / path)!r} is none to an object",
+                hurts={place.manifest_stream: (place.tag,), place.image_name: (place.ref,)}.get(path, ()),
+            )
+            for path in links
+        ),
+    ]
+    return findings, {"objects_corrupted": 11, "streams_corrupted": 4, "images_corrupted": 1}
+
+
+def of_directory_as_image(place):
+    gone = place.object_of(place.image_name)
+    hurts = (place.ref, *by_layer(place))
+    findings = [
+        Finding(Kind.OBJECT_OPEN_FAILED, gone, "is no regular file", name_of(gone), hurts=(*hurts, place.image_name)),
+        Finding(Kind.IMAGE_OPEN_FAILED, place.image_name, "is no regular file", hurts=hurts),
+    ]
+    return findings, {**ONE_OBJECT, "images_corrupted": 1}
+
+
+def of_socket_as_stream(place):
+    what = os.strerror(errno.ENXIO)
+    layer = place.layer_stream(0)
+    gone = place.object_of(layer)
+    hurts = (place.tag, place.config_stream, layer, place.manifest_stream)
+    findings = [
+        Finding(Kind.OBJECT_OPEN_FAILED, gone, what, object_id=name_of(gone), hurts=hurts),
+        Finding(Kind.STREAM_OPEN_FAILED, layer, what, hurts=by_layer(place)),
+    ]
+    return findings, {**ONE_OBJECT, "streams_corrupted": 1}
+
+
+def of_stream_cut(place):
+    layer = place.layer_stream(0)
+    hurts = (place.tag, place.config_stream, layer, place.manifest_stream)
+    what = "offset 112: object references at 112 to 176 of 120 bytes"
+    findings = [
+        mismatch(place.object_of(layer), content(place, layer)[:120], *hurts),
+        Finding(Kind.STREAM_OPEN_FAILED, layer, what, hurts=by_layer(place)),
+    ]
+    return findings, {**ONE_OBJECT, "streams_corrupted": 1}
+
+
+def of_odd_stream(kind, what):
+    path = f"streams/oci-{kind}-sha256:{'1' * 64}"
+    finding = Finding(Kind.STREAM_REFS_INVALID, path, what)
+    return [finding], {"objects_checked": 12, "streams_checked": 5, "streams_corrupted": 1}
+
+
 def no_file(place, what):
     return [Finding(Kind.OBJECT_OPEN_FAILED, place.unused, what, object_id=name_of(place.unused))], ONE_OBJECT
 
@@ -192,6 +250,41 @@ EXPECTED = {
     "no-image": of_no_image,
     "image-flipped": of_image_flipped,
     "image-called-otherwise": of_image_called_otherwise,
+    "meta-other": of_meta_other,
+    "loop-as-object": lambda place: (
+        [
+            Finding(
+                Kind.OBJECT_OPEN_FAILED,
+                place.object(LOW),
+                "is a symbolic link",
+                object_id=hex_of(LOW),
+                hurts=by_file(place, 0),
+                files=("/usr/low",),
+            )
+        ],
+        ONE_OBJECT,
+    ),
+    "directory-as-image": of_directory_as_image,
+    "socket-as-stream": of_socket_as_stream,
+    "stream-cut": of_stream_cut,
+    "directory-as-stream": lambda place: one_stream(Kind.ENTRY_NOT_SYMLINK, place.layer_stream(0)),
+    "socket-as-ref": lambda _: ([Finding(Kind.UNEXPECTED_FILE_TYPE, "images/refs/socket", "is a socket")], {}),
+    "ref-outside": lambda _: (
+        [
+            Finding(
+                Kind.REF_INVALID,
+                "streams/refs/oci/outside",
+                "link to '../../../meta.json' is none to an entry of streams/",
+            )
+        ],
+        {},
+    ),
+    "nested-ref-dangles": lambda _: (
+        [Finding(Kind.BROKEN_SYMLINK, "images/refs/a/b/c", wanted="0" * 64)],
+        {"broken_links": 1},
+    ),
+    "refs-in-disorder": lambda _: of_odd_stream("config", "the names of references are not in order"),
+    "object-twice": lambda _: of_odd_stream("layer", "the table of object references has one twice"),
 }
 
 

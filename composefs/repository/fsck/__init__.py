@@ -9,10 +9,16 @@
     files.py      objects as files
     hurts.py      what a broken object takes with it
     paths.py      which files of an image have an object
+    record.py     what a clean check saw, so that the next one can pass over what has not changed
     check.py      all of it
     damaged.py    repositories whose `meta.json` says nothing
 
-Nothing is changed, and nothing that is found is believed.
+A check changes nothing, and nothing that is found is believed.  What is done about it is another thing:
+
+    damage.py     what has to be made again, by what was found
+    repair.py     have that made, and check again
+    other.py      from another repository; composefs.oci.repair has from an image
+    quarantine.py set aside what is itself broken
 """
 
 from composefs.repository.fsck.check import Progress, check_repository

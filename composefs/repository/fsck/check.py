@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeAlias
 
 from composefs.collector import paused_collector
+from composefs.digest import object_path
 from composefs.errors import FormatError, IntegrityError, RepositoryError
 from composefs.repository import Repository, meta
-from composefs.repository.fsck.entries import Checked, check_entries, check_refs
+from composefs.repository.directories import open_directory
+from composefs.repository.fsck.entries import Checked, Entry, check_entries, check_refs
 from composefs.repository.fsck.findings import Finding, Kind, Report
 from composefs.repository.fsck.hurts import add_hurts
 from composefs.repository.fsck.images import check_image
 from composefs.repository.fsck.index import ObjectIndex
 from composefs.repository.fsck.objects import Listing, ObjectCheck, list_objects
+from composefs.repository.fsck.record import Record, stamp_objects, stamp_time
 from composefs.repository.fsck.streams import check_stream
 from composefs.repository.images import DIRECTORY as IMAGES
+from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.streams import DIRECTORY as STREAMS
 
+_TICK = 0.2  # seconds between two looks at how far the other thread has come
+_STAMP = 8  # bytes
 Progress: TypeAlias = Callable[[str, int, int], None]  # what is looked at, how many were, and how many are
 
 
@@ -28,6 +35,9 @@ def check_repository(
     repository: Repository,
     *,
     contents: bool = True,
+    only: Collection[bytes] | None = None,
+    last: Record | None = None,
+    records: bool = False,
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
@@ -37,25 +47,33 @@ def check_repository(
     that comes from the disk.  The chunks of streams are not decompressed: their digests say that they are what was
     written.
 
+    Others may import meanwhile, and move names: what is there whole is never found to be missing.
+
     Args:
         repository: open; of `open_damaged`, too.
         contents: look into objects; without, only at their names, and into streams and images.
+        only: look into no objects but these, by raw digest.
+        last: of a clean check: what has not changed since then is not looked into, but for its name.
+        records: tell in the report what was seen, for later checks.
         workers: threads that read and hash; by default one for each CPU this process may use, but at least four.
         on_progress: called now and then, by this thread.
 
     Raises:
-        OSError: `objects`, `streams` or `images` itself cannot be read.
+        RepositoryError: `objects`, `streams` or `images` is no directory.
+        OSError: one of them cannot be read.
         MemoryError: there is none.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    fd = os.open(repository.path, flags)
+    fd = repository.open_directory()
     try:
         with paused_collector():
-            return _Check(fd, repository).run(contents=contents, workers=workers, on_progress=on_progress)
+            check = _Check(fd, repository, workers, on_progress or (lambda *_: None))
+            return check.run(contents=contents, only=only, last=last, records=records)
     except OSError as error:
         if isinstance(error.filename, str):
             error.filename = f"{repository.path}/{error.filename}"
         raise
+    except RepositoryError as error:
+        raise RepositoryError(os.path.join(repository.path, error.path), error.what) from None
     finally:
         os.close(fd)
 
@@ -63,24 +81,37 @@ def check_repository(
 class _Check:
     """The check of *repository*, whose directory is *fd*."""
 
-    def __init__(self, fd: int, repository: Repository) -> None:
+    def __init__(self, fd: int, repository: Repository, workers: int | None, on_progress: Progress) -> None:
         self._fd, self._repository, self._algorithm = fd, repository, repository.algorithm
+        self._workers, self._on_progress = workers, on_progress
         self._stopped = threading.Event()
         self._streams = self._images = Checked(set(), [], 0)
+        self._came: dict[str, tuple[int, int]] = {}  # how far the other thread has come, by what it looks at
+        self._told: dict[str, tuple[int, int]] = {}
 
-    def run(self, *, contents: bool, workers: int | None, on_progress: Progress | None) -> Report:
+    def run(self, *, contents: bool, only: Collection[bytes] | None, last: Record | None, records: bool) -> Report:
         report = Report(contents=contents)
         _check_metadata(self._fd, self._repository, report)
         listing = list_objects(self._fd, self._algorithm)
-        index = ObjectIndex(listing.digests, self._algorithm.digest_size)
+        index = ObjectIndex(listing.digests, self._algorithm.digest_size, self._exists)
         # Python looks at names while the threads hash.
         with ThreadPoolExecutor(1, thread_name_prefix="fsck-names") as pool:
             names = pool.submit(self._check_names, index)
             try:
                 report.findings += listing.findings
-                if contents:
-                    report.findings += self._check_contents(listing, workers, on_progress)
+                if contents and only is not None:
+                    report.findings += self._check_contents(listing.only(raw for raw in only if raw in index))
+                elif contents and last is not None:
+                    report.findings += self._check_contents(self._choose(listing, index, last, report))
+                elif contents:
+                    stamps = bytearray(_STAMP * len(index)) if records else None
+                    report.findings += self._check_contents(listing, stamps)
+                    if stamps is not None:
+                        report.record = self._record(index, array("Q", bytes(stamps)))
+                while wait([names], _TICK).not_done:
+                    self._tell()
                 of_names = names.result()
+                self._tell()
             except BaseException:
                 self._stopped.set()
                 raise
@@ -91,15 +122,55 @@ class _Check:
         report.findings = add_hurts(self._fd, self._algorithm, self._streams, self._images, report.findings)
         return report
 
-    def _check_contents(self, listing: Listing, workers: int | None, on_progress: Progress | None) -> list[Finding]:
-        check = ObjectCheck(self._fd, self._algorithm, listing, require_verity=self._repository.verity, workers=workers)
+    def _choose(self, listing: Listing, index: ObjectIndex, last: Record, report: Report) -> Listing:
+        """Return *listing* with what is to be looked into, and note in *report* what is there."""
+        stamps = array("Q")
+        if listing.object_count:
+            objects_fd = open_directory(self._fd, OBJECTS, "", flags=os.O_RDONLY)
+            try:
+                stamps = stamp_objects(objects_fd, listing, self._workers)
+            finally:
+                os.close(objects_fd)
+        report.record = self._record(index, stamps)
+        marks = last.changed(report.record, listing)
+        report.objects_unchanged = marks.count(0)
+        return listing._replace(marks=marks)
+
+    def _record(self, index: ObjectIndex, stamps: array[int]) -> Record:
+        return Record(self._algorithm, index.prefixes, stamps, sealed=self._repository.verity)
+
+    def _tell(self) -> None:
+        """Pass on how far the other thread has come."""
+        for what, came in self._came.copy().items():
+            if self._told.get(what) != came:
+                self._told[what] = came
+                self._on_progress(what, *came)
+
+    def _exists(self, digest: bytes) -> bool:
+        path = f"{OBJECTS}/{object_path(digest)}"
+        try:
+            os.stat(path, dir_fd=self._fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _check_contents(self, listing: Listing, stamps: bytearray | None = None) -> list[Finding]:
+        check = ObjectCheck(
+            self._fd,
+            self._algorithm,
+            listing,
+            require_verity=self._repository.verity,
+            stamps=stamps,
+            time=stamp_time() if stamps is not None else None,
+            workers=self._workers,
+        )
         findings, done = [], 0
         try:
             for count, found in check.results():
                 findings += found
                 done += count
-                if on_progress is not None:
-                    on_progress("objects", done, listing.object_count)
+                self._on_progress("objects", done, listing.wanted_count)
+                self._tell()
         finally:
             check.close()
         return findings
@@ -110,17 +181,27 @@ class _Check:
         counts = report.counts
         streams = self._streams = check_entries(self._fd, STREAMS, self._algorithm, report)
         counts.streams_checked, counts.streams_corrupted = len(streams.names), streams.corrupted
-        for entry in streams.entries:
-            if not self._stopped.is_set() and not check_stream(self._fd, entry, self._algorithm, index, report):
+        for entry in self._each("streams", streams.entries):
+            if not check_stream(self._fd, entry, self._algorithm, index, report):
                 counts.streams_corrupted += 1
-        check_refs(self._fd, STREAMS, streams.names, report)
+        check_refs(self._fd, STREAMS, report)
         images = self._images = check_entries(self._fd, IMAGES, self._algorithm, report)
         counts.images_checked, counts.images_corrupted = len(images.names), images.corrupted
-        for entry in images.entries:
-            if not self._stopped.is_set() and not check_image(self._fd, entry, index, report):
+        for entry in self._each("images", images.entries):
+            if not check_image(self._fd, entry, index, report):
                 counts.images_corrupted += 1
-        check_refs(self._fd, IMAGES, images.names, report)
+        check_refs(self._fd, IMAGES, report)
         return report
+
+    def _each(self, what: str, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Yield *entries* until the check is stopped, and note how far that came."""
+        for done, entry in enumerate(entries):
+            if self._stopped.is_set():
+                return
+            self._came[what] = (done, len(entries))
+            yield entry
+        if entries:
+            self._came[what] = (len(entries), len(entries))
 
 
 def _check_metadata(fd: int, repository: Repository, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from typing import NamedTuple
 from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError
 from composefs.repository import refs
+from composefs.repository.directories import open_directory
 from composefs.repository.fsck.findings import Kind, Report
 from composefs.repository.objects import DIRECTORY as OBJECTS
 
 REFS = "refs"  # the directory of references, in that of the entries
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TYPES = {
     stat.S_IFREG: "a regular file",
     stat.S_IFIFO: "a fifo",
@@ -46,7 +47,8 @@ def check_entries(repository_fd: int, directory: str, algorithm: Algorithm, repo
     """Check the links in *directory*, `streams` or `images`.
 
     Raises:
-        OSError: the directory itself cannot be read.
+        RepositoryError: it is no directory.
+        OSError: it cannot be read.
     """
     checked, corrupted = Checked(set(), [], 0), 0
     for name in _names(repository_fd, directory):
@@ -93,8 +95,8 @@ def _is_link(repository_fd: int, path: str) -> bool:
     return stat.S_ISLNK(os.stat(path, dir_fd=repository_fd, follow_symlinks=False).st_mode)
 
 
-def check_refs(repository_fd: int, directory: str, names: set[str], report: Report) -> None:
-    """Check the references below *directory*, which lead to its entries *names*, at any depth."""
+def check_refs(repository_fd: int, directory: str, report: Report) -> None:
+    """Check the references below *directory*, which lead to its entries, at any depth."""
     pending = [f"{directory}/{REFS}"]
     while pending:
         path = pending.pop()
@@ -106,36 +108,50 @@ def check_refs(repository_fd: int, directory: str, names: set[str], report: Repo
         if kind == stat.S_IFDIR:
             pending += [f"{path}/{name}" for name in reversed(_names(repository_fd, path))]
         elif kind == stat.S_IFLNK and path != f"{directory}/{REFS}":
-            _check_ref(repository_fd, directory, path, names, report)
+            _check_ref(repository_fd, directory, path, report)
         else:
             report.add(Kind.UNEXPECTED_FILE_TYPE, path, f"is {_TYPES.get(kind, 'of no known type')}")
 
 
-def _check_ref(repository_fd: int, directory: str, path: str, names: set[str], report: Report) -> None:
-    text = os.readlink(path, dir_fd=repository_fd)
+def _check_ref(repository_fd: int, directory: str, path: str, report: Report) -> None:
+    try:
+        text = os.readlink(path, dir_fd=repository_fd)
+    except FileNotFoundError:  # it was removed meanwhile
+        return
     try:
         os.stat(path, dir_fd=repository_fd)
     except FileNotFoundError:
+        if not _is_there(repository_fd, path):  # likewise
+            return
         report.add(Kind.BROKEN_SYMLINK, path, wanted=os.path.basename(text))
         report.counts.broken_links += 1
     except OSError as error:
         report.add(Kind.STAT_FAILED, path, error.strerror or "")
     else:
         where = os.path.normpath(f"{os.path.dirname(path)}/{text}")
-        if os.path.dirname(where) != directory or os.path.basename(where) not in names:
+        if os.path.dirname(where) != directory or os.path.basename(where) == REFS:
             report.add(Kind.REF_INVALID, path, f"link to {text!r} is none to an entry of {directory}/")
+
+
+def _is_there(repository_fd: int, path: str) -> bool:
+    try:
+        os.stat(path, dir_fd=repository_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def refs_by_entry(repository_fd: int, directory: str) -> Iterator[tuple[str, str]]:
     """Yield the path of each reference below *directory*, and the name of the entry that it stands for."""
-    for path, text in refs.walk(repository_fd, f"{directory}/{REFS}"):
-        yield f"{directory}/{REFS}/{path}", os.path.basename(text)
+    with contextlib.suppress(RepositoryError):  # there is no directory, which was found before
+        for path, text in refs.walk(repository_fd, f"{directory}/{REFS}"):
+            yield f"{directory}/{REFS}/{path}", os.path.basename(text)
 
 
 def _names(repository_fd: int, path: str) -> list[str]:
     """Return the sorted names in a directory, none if it does not exist."""
     try:
-        fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=repository_fd)
+        fd = open_directory(repository_fd, path, "", flags=os.O_RDONLY)
     except FileNotFoundError:
         return []
     try:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from composefs.repository.fsck.record import Record
 
 
 class Kind(Enum):
@@ -31,6 +35,7 @@ class Kind(Enum):
     LINK_INVALID = "link-invalid"  # an entry of streams/ or images/ that leads elsewhere than to an object
     IMAGE_NAME_MISMATCH = "image-name-mismatch"  # an image called otherwise than its object
     STREAM_TYPE_MISMATCH = "stream-type-mismatch"  # contents of another type than the name says
+    STREAM_REFS_INVALID = "stream-refs-invalid"  # tables of references in another order than any program writes them
     REF_INVALID = "ref-invalid"  # a reference that leads elsewhere than to an entry; collecting garbage fails
 
 
@@ -111,12 +116,16 @@ class Report:
         contents: whether the contents of objects were looked at.
         counts: how much was looked at.
         findings: in the order of the counts, and of each sort by path.
+        objects_unchanged: objects that were not looked into, since they had not changed.
+        record: what was seen of the objects, if that was asked for.
     """
 
     has_metadata: bool = True
     contents: bool = True
     counts: Counts = field(default_factory=Counts)
     findings: list[Finding] = field(default_factory=list)
+    objects_unchanged: int = 0
+    record: Record | None = None
 
     @property
     def ok(self) -> bool:
@@ -133,6 +142,7 @@ class Report:
             "ok": self.ok,
             "has_metadata": self.has_metadata,
             **asdict(self.counts),
+            "objects_unchanged": self.objects_unchanged,
             "errors": [str(finding) for finding in self.findings],
             "findings": [finding.as_json() for finding in self.findings],
         }

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from composefs.digest import Algorithm
 from composefs.erofs.reader import ErofsReader
+from composefs.erofs.superblock import read_image
 from composefs.errors import FormatError
 from composefs.repository.fsck.entries import Checked, refs_by_entry
 from composefs.repository.fsck.files import open_object
@@ -88,7 +89,7 @@ class _Needs:
             if not objects:
                 continue
             with open_object(repository_fd, entry.digest) as file:
-                reader = ErofsReader(file.read(), entry.path)
+                reader = ErofsReader(read_image(file), entry.path)
             for raw, paths in find_files(reader, objects).items():
                 found.setdefault(raw, set()).update(paths)
         return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from composefs.erofs.check import check_and_collect
 from composefs.erofs.reader import ErofsReader
-from composefs.erofs.superblock import IMAGE_MAX
-from composefs.errors import FormatError
+from composefs.erofs.superblock import read_image
+from composefs.errors import FormatError, LimitError
 from composefs.repository.fsck.entries import Entry
 from composefs.repository.fsck.files import open_object
 from composefs.repository.fsck.findings import Kind, Report
@@ -23,6 +23,9 @@ def check_image(repository_fd: int, entry: Entry, index: ObjectIndex, report: Re
         report.add(Kind.IMAGE_NAME_MISMATCH, entry.path, wanted=entry.name, got=entry.digest.hex)
     try:
         objects = read_objects(repository_fd, entry, report)
+    except LimitError as error:  # it is not broken for that
+        report.add(Kind.IMAGE_READ_FAILED, entry.path, error.what)
+        return False
     except FormatError as error:
         report.add(Kind.IMAGE_INVALID, entry.path, f"offset {error.offset}: {error.what}")
         return False
@@ -48,7 +51,7 @@ def read_objects(repository_fd: int, entry: Entry, report: Report) -> set[bytes]
     with file:
         try:
             # Not mapped: a disk that cannot read it would end the process.
-            data = file.read(IMAGE_MAX + 1)
+            data = read_image(file)
         except OSError as error:
             report.add(Kind.IMAGE_READ_FAILED, entry.path, error.strerror or str(error))
             return None

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
 from composefs import _native
-from composefs._native import ObjectState
+from composefs._native import ObjectState, sweep
 from composefs.cpus import available_cpus
 from composefs.digest import Algorithm, Digest
+from composefs.repository.directories import open_directory
 from composefs.repository.fsck.findings import Finding, Kind
 from composefs.repository.objects import DIRECTORY
 
-_DIGITS = re.compile("[0-9a-f]*")
-_DIRECTORIES = tuple(f"{number:02x}" for number in range(256))
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BATCH = 1 << 10  # objects that a thread takes at a time, where they are not those of a directory; a guess
+_STAMP = 8  # bytes
 _THREADS_MIN = 4  # so that a disk has something to do while the CPUs have: a guess
 
 
@@ -30,71 +29,67 @@ class Listing(NamedTuple):
     ends: list[int]  # of the names of each directory, in bytes
     digest_size: int
     findings: list[Finding]  # what is no object
+    marks: bytearray | None = None  # 1 for each object that is to be looked into; None: all are
 
     @property
     def object_count(self) -> int:
         """How many objects there are."""
         return len(self.digests) // self.digest_size
 
+    @property
+    def wanted_count(self) -> int:
+        """How many objects are to be looked into."""
+        return self.object_count if self.marks is None else self.marks.count(1)
+
+    def only(self, digests: Iterable[bytes]) -> Listing:
+        """Return the listing of a few of the objects."""
+        joined = bytearray().join(sorted(digests))
+        step = self.digest_size * _BATCH
+        return Listing(joined, [*range(step, len(joined), step), len(joined)], self.digest_size, [])
+
 
 def list_objects(repository_fd: int, algorithm: Algorithm) -> Listing:
     """Return the names of all objects; nothing but names is looked at.
 
     Raises:
-        OSError: `objects/` itself cannot be read.
+        RepositoryError: `objects` is no directory.
+        OSError: it cannot be read.
     """
     listing = Listing(bytearray(), [], algorithm.digest_size, [])
+    size = 2 * algorithm.digest_size - 2  # of names in xx/
     try:
-        objects_fd = os.open(DIRECTORY, _DIRECTORY_FLAGS, dir_fd=repository_fd)
+        objects_fd = open_directory(repository_fd, DIRECTORY, "", flags=os.O_RDONLY)
     except FileNotFoundError:
         return listing
     try:
-        for directory in _DIRECTORIES:
+        for byte in range(256):
+            directory = f"{DIRECTORY}/{byte:02x}"
             try:
-                names = _names(objects_fd, directory)
+                digests, strays = sweep.list_objects(objects_fd, byte, algorithm.digest_size)
             except OSError as error:
                 what = error.strerror or str(error)
-                listing.findings.append(Finding(Kind.OBJECT_OPEN_FAILED, f"{DIRECTORY}/{directory}", what))
+                listing.findings.append(Finding(Kind.OBJECT_OPEN_FAILED, directory, what))
                 continue
-            listing.digests.extend(_parse(directory, names, algorithm, listing.findings))
+            listing.digests.extend(digests)
             listing.ends.append(len(listing.digests))
+            what = f"is not {size} hexadecimal digits in lower case, as names of {algorithm.value} are"
+            for name in sorted(strays):
+                listing.findings.append(Finding(Kind.OBJECT_INVALID_NAME, f"{directory}/{name}", what))
     finally:
         os.close(objects_fd)
     return listing
 
 
-def _names(objects_fd: int, directory: str) -> list[str]:
-    """Return the sorted names in a directory, none if it does not exist."""
-    try:
-        fd = os.open(directory, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=objects_fd)
-    except FileNotFoundError:
-        return []
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)
-
-
-def _parse(directory: str, names: list[str], algorithm: Algorithm, findings: list[Finding]) -> bytes:
-    """Return the objects *names* in *directory*, raw; what is none is a finding."""
-    size = 2 * algorithm.digest_size - len(directory)
-    if set(map(len, names)) <= {size} and _DIGITS.fullmatch("".join(names)):  # nearly always
-        return bytes.fromhex("".join([directory + name for name in names]))
-    good = [name for name in names if len(name) == size and _DIGITS.fullmatch(name)]
-    for name in sorted(set(names).difference(good)):
-        what = f"is not {size} hexadecimal digits in lower case, as names of {algorithm.value} are"
-        findings.append(Finding(Kind.OBJECT_INVALID_NAME, f"{DIRECTORY}/{directory}/{name}", what))
-    return bytes.fromhex("".join(directory + name for name in good))
-
-
 class ObjectCheck:
-    """The check of the contents of all objects in *listing*.
+    """The check of the contents of the objects in *listing* that are to be looked into.
 
     Args:
         repository_fd: the repository's directory.
         algorithm: of the names.
         listing: the objects; stays as it is.
         require_verity: whether the kernel must enforce every digest.  What it enforces is believed in any case.
+        stamps: gets those of all objects, as `_native.stamp_objects` returns them, if *time* tells for what time.
+        time: see *stamps*.
         workers: threads; by default one for each CPU this process may use, but at least four.
     """
 
@@ -105,21 +100,22 @@ class ObjectCheck:
         listing: Listing,
         *,
         require_verity: bool,
+        stamps: bytearray | None = None,
+        time: int | None = None,
         workers: int | None = None,
     ) -> None:
-        self._algorithm = algorithm
-        self._fd = os.open(DIRECTORY, _DIRECTORY_FLAGS, dir_fd=repository_fd) if listing.object_count else -1
+        self._algorithm, self._stamps = algorithm, stamps
+        self._fd = open_directory(repository_fd, DIRECTORY, "", flags=os.O_RDONLY) if listing.object_count else -1
         self._checker = _native.ObjectChecker(
-            algorithm.kernel_id, self._fd, algorithm.digest_size, require_verity=require_verity
+            algorithm.kernel_id, self._fd, algorithm.digest_size, require_verity=require_verity, time=time
         )
         self._pool = ThreadPoolExecutor(workers or max(available_cpus(), _THREADS_MIN), thread_name_prefix="fsck")
         self._listing = listing
 
     def results(self) -> Iterator[tuple[int, list[Finding]]]:
         """Begin, and yield, in order, how many objects were looked at and what is wrong with them."""
-        digests = memoryview(self._listing.digests)
         ranges = [(start, end) for start, end in pairwise((0, *self._listing.ends)) if start < end]
-        for future in [self._pool.submit(self._check, digests[start:end]) for start, end in ranges]:
+        for future in [self._pool.submit(self._check, start, end) for start, end in ranges]:
             yield future.result()
 
     def close(self) -> None:
@@ -129,16 +125,30 @@ class ObjectCheck:
         if self._fd >= 0:
             os.close(self._fd)
 
-    def _check(self, digests: memoryview) -> tuple[int, list[Finding]]:
+    def _wanted(self, start: int, end: int) -> memoryview:
+        """Return the objects to be looked into of those that the listing has from *start* to *end*, in bytes."""
+        digests, marks, size = memoryview(self._listing.digests), self._listing.marks, self._algorithm.digest_size
+        if marks is None:
+            return digests[start:end]
+        wanted = enumerate(marks[start // size : end // size])
+        places = [start + index * size for index, mark in wanted if mark]
+        return memoryview(b"".join([digests[place : place + size] for place in places]))
+
+    def _check(self, start: int, end: int) -> tuple[int, list[Finding]]:
+        digests = self._wanted(start, end)
+        if not digests:
+            return 0, []
         found = self._checker.check(digests)
         count, size = len(found.states), self._algorithm.digest_size
+        if self._stamps is not None:
+            self._stamps[start // size * _STAMP : end // size * _STAMP] = found.stamps
         if found.digests == digests and max(found.states) <= ObjectState.MEASURED:  # nearly always
             return count, []
         findings = []
         for index, state in enumerate(found.states):
-            start = index * size
-            digest = Digest(self._algorithm, bytes(digests[start : start + size]))
-            got = found.digests[start : start + size]
+            place = index * size
+            digest = Digest(self._algorithm, bytes(digests[place : place + size]))
+            got = found.digests[place : place + size]
             finding = _judge(digest, ObjectState(state), bytes(got), found.errors[index])
             if finding is not None:
                 findings.append(finding)

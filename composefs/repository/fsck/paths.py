@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import stat
 
+from composefs import limits
 from composefs.erofs.check import objects_of
-from composefs.erofs.load import DEPTH_MAX
 from composefs.erofs.reader import ErofsReader
 
 
@@ -22,7 +22,7 @@ def find_files(reader: ErofsReader, objects: set[bytes]) -> dict[bytes, list[byt
                 continue
             inode = reader.inode(nid)
             if inode.type == stat.S_IFDIR:
-                if nid not in seen and depth < DEPTH_MAX:  # a hostile image may have loops
+                if nid not in seen and depth < limits.DIRECTORY_DEPTH:  # a hostile image may have loops
                     seen.add(nid)
                     pending.append((path + b"/" + name, depth + 1, inode))
                 continue
