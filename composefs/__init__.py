@@ -10,10 +10,12 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time
 if TYPE_CHECKING:
     from composefs.digest import Algorithm, Digest
     from composefs.errors import (
+        BusyError,
         CancelledError,
         ComposefsError,
         FormatError,
         IntegrityError,
+        LimitError,
         MountError,
         NotFoundError,
         RepositoryError,
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
 _MODULES = {
     "composefs.digest": ("Algorithm", "Digest"),
     "composefs.errors": (
+        "BusyError",
         "CancelledError",
         "ComposefsError",
         "FormatError",
         "IntegrityError",
+        "LimitError",
         "MountError",
         "NotFoundError",
         "RepositoryError",
@@ -49,6 +53,7 @@ _ORIGINS = {name: module for module, names in _MODULES.items() for name in names
 
 __all__ = [
     "Algorithm",
+    "BusyError",
     "CancelledError",
     "ComposefsError",
     "Digest",
@@ -58,6 +63,7 @@ __all__ = [
     "ImportResult",
     "ImportStats",
     "IntegrityError",
+    "LimitError",
     "MountError",
     "NotFoundError",
     "Platform",

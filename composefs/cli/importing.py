@@ -27,6 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="layers at the same time (default: one for each CPU, fewer where one large layer takes the longest)",
     )
     parser.add_argument(
+        "--max-layer-size",
+        type=options.size,
+        metavar="SIZE",
+        help="refuse layers that inflate to more, such as 64G (default: 16G or 256 times the blob, at most 1T)",
+    )
+    parser.add_argument(
         "--platform", metavar="OS/ARCH[/VARIANT]", help="which image of several (default: this machine's)"
     )
     parser.add_argument(
@@ -68,6 +74,7 @@ def run(arguments: argparse.Namespace, repository: Repository, expected_digest: 
             erofs_version=arguments.erofs_version,
             bootable=arguments.bootable,
             expected_digest=expected_digest,
+            max_layer_size=arguments.max_layer_size,
             workers=arguments.workers,
             progress=progress,
         )

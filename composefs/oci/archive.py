@@ -13,6 +13,7 @@ from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stats import Stats
 from composefs.oci.storing import Sealers
 from composefs.repository import Repository
+from composefs.repository.holding import holding
 from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, check_ref
 from composefs.splitstream import ContentType
 from composefs.tasks import do_now
@@ -30,6 +31,7 @@ class ArchiveResult:
     stats: Stats
 
 
+@holding
 def import_archive(
     repository: Repository, archive: BinaryIO, diff_id: str, *, name: str | None = None
 ) -> ArchiveResult:
@@ -60,8 +62,7 @@ def import_archive(
     if stream is None:
         stream = _store(repository, archive, diff_id, stats)
         status = "imported"
-        repository.sync()
-        repository.streams.link(layer_name(diff_id), stream)
+        repository.name({layer_name(diff_id): stream})
     if name is not None:
         repository.streams.set_ref(name, layer_name(diff_id))
     return ArchiveResult(stream, status, stats)

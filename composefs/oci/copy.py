@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from composefs.digest import Digest
 from composefs.errors import RepositoryError
+from composefs.oci.checkpoints import Checkpoints
 from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import StoredImage, open_image
 from composefs.oci.index import LayerIndex
@@ -30,6 +31,7 @@ from composefs.oci.stats import Stats
 from composefs.oci.transfer import CopyJob, copy_layer
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
+from composefs.repository.holding import holding
 from composefs.repository.refs import encode_tag
 from composefs.splitstream import ContentType
 
@@ -50,6 +52,7 @@ class CopyResult:
     stats: Stats
 
 
+@holding
 def copy_image(
     source: Repository,
     target: Repository,
@@ -94,9 +97,10 @@ def copy_image(
         maker = ErofsMaker(target, found, ErofsRequest.of(target, erofs_version))
     merger = OrderedMerger(found.diff_ids) if maker is not None and not maker.is_done else None
     layers = _Layers(target, found)
-    layers.have(source, merger, zerocopy=zerocopy, workers=workers, executor=executor)
-    if maker is not None and merger is not None:
-        maker.make(merger.merged(), _ignore)
+    with Checkpoints(target) as checkpoints:
+        layers.have(source, merger, checkpoints, zerocopy=zerocopy, workers=workers, executor=executor)
+        if maker is not None and merger is not None:
+            maker.make(merger.merged(), _ignore)
     images = maker.images if maker is not None else ()
     verity = name_image(target, found, layers.streams, layers.copied, images=images, tag=name, before_sync=lambda: None)
     config = target.streams.find(config_name(found.manifest.config.digest))
@@ -117,7 +121,7 @@ class _Layers:
 
     Attributes:
         streams: theirs by diff_id.
-        copied: the diff_ids of the new ones, which have no names yet.
+        copied: the diff_ids of the new ones.
         stats: what storing these came to.
     """
 
@@ -132,12 +136,13 @@ class _Layers:
         self,
         source: Repository,
         merger: OrderedMerger | None,
+        checkpoints: Checkpoints,
         *,
         zerocopy: bool,
         workers: int | None,
         executor: Executor | None,
     ) -> None:
-        """Copy what is missing, and give the index of each layer to *merger*, if there is one."""
+        """Copy what is missing, have *checkpoints* keep it, and give the index of each layer to *merger*, if any."""
         missing = [diff_id for diff_id in self._content_types if diff_id not in self.streams]
         board = Board(len(missing))
         try:
@@ -160,6 +165,7 @@ class _Layers:
                 self.streams[diff_id] = result.stream
                 self.copied.add(diff_id)
                 self.stats += result.stats
+                checkpoints.add(diff_id, result.stream)
                 if merger is not None and result.index is not None:
                     merger.add(diff_id, LayerIndex(layer_label(diff_id), result.index))
 

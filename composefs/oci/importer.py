@@ -1,4 +1,7 @@
-"""Import an image: its layers in parallel, the EROFS images of all of them, one flush, then the names."""
+"""Import an image: its layers in parallel, the EROFS images of all of them, one flush, then the names.
+
+Layers that are finished are kept, whatever becomes of the rest, see `composefs.oci.checkpoints`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from composefs.oci.progress import ImportDone, ImportStarted, LayerPlan, LayerPr
 from composefs.oci.slots import ErofsImage
 from composefs.oci.stats import Stats
 from composefs.repository import Repository
+from composefs.repository.holding import holding
 from composefs.repository.refs import encode_tag
 
 if TYPE_CHECKING:
@@ -61,6 +65,7 @@ class ImportResult:
         return next((image for image in self.images if image.bootable), None)
 
 
+@holding
 def import_image(
     repository: Repository,
     reference: str,
@@ -70,6 +75,7 @@ def import_image(
     erofs_version: int | None = None,
     bootable: bool = False,
     expected_digest: Digest | None = None,
+    max_layer_size: int | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Listener | None = None,
@@ -84,6 +90,8 @@ def import_image(
         erofs_version: the format of its EROFS image, 0, 1 or 2; by default those of the repository, one image each.
         bootable: also make the EROFS image for booting; an artifact has none.
         expected_digest: of the EROFS image for booting; its format and extended attributes are found out.
+        max_layer_size: bytes that the archive of a layer may have, whatever the ratio to its blob, and up to
+            `composefs.limits.ARCHIVE_SIZE`; by default as `composefs.limits.archive_size` has it.
         workers: layers to import at the same time; by default one for each CPU this process may use, or fewer if the
             largest layer would be the last to end all the same.
         executor: runs the layers instead of processes of its own; its workers must see the same files.
@@ -97,6 +105,7 @@ def import_image(
             or an image for booting that has the expected digest.
         IntegrityError: a blob or layer is not what its digest says.
         FormatError: a part of the image is broken, or of an unknown kind.
+        LimitError: a part of it is larger than is taken.
         TreeError: its layers make no file system that an EROFS image can hold.
         RepositoryError: the repository cannot be written.
         UsageError: the reference, the name or the format makes no sense.
@@ -122,7 +131,9 @@ def import_image(
         # Codecs and pools take as long to import as all the rest does when nothing is new.
         from composefs.oci.missing import Missing  # noqa: PLC0415  # so only where something is missing
 
-        missing = Missing(repository, layout, image, layers, maker=maker, listener=listener)
+        missing = Missing(
+            repository, layout, image, layers, maker=maker, listener=listener, max_layer_size=max_layer_size
+        )
         missing.make(workers=workers, executor=executor)
     verity = name_image(
         repository,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Executor
 
+from composefs.oci.checkpoints import Checkpoints
 from composefs.oci.erofs import ErofsMaker
 from composefs.oci.index import LayerIndex
 from composefs.oci.layer import LayerJob, LayerResult
@@ -28,6 +29,7 @@ class Missing:
         layers: of it; gets the new ones.
         maker: of its EROFS images; None: it is to have none.
         listener: called with each event, in this thread.
+        max_layer_size: bytes that the archive of a layer may have; None: as `composefs.limits` has it.
     """
 
     def __init__(
@@ -39,23 +41,26 @@ class Missing:
         *,
         maker: ErofsMaker | None,
         listener: Listener,
+        max_layer_size: int | None = None,
     ) -> None:
         self._repository, self._layout, self._image, self._layers = repository, layout, image, layers
-        self._maker, self._listener = maker, listener
+        self._maker, self._listener, self._max_layer_size = maker, listener, max_layer_size
+        self._checkpoints = Checkpoints(repository)
 
     def make(self, *, workers: int | None, executor: Executor | None) -> None:
-        """Make it; nothing gets a name but objects.
+        """Make it; nothing gets a name but objects, and layers that are finished while others are worked on.
 
         Args:
             workers: as of `composefs.oci.importer.import_image`, as also *executor*, and the errors.
             executor: see *workers*.
         """
-        if self._maker is None or self._maker.is_done:
-            self._have_layers(None, workers, executor)
-        else:
-            merger = OrderedMerger(self._image.diff_ids)
-            self._have_layers(merger, workers, executor)
-            self._maker.make(merger.merged(), self._listener)
+        with self._checkpoints:
+            if self._maker is None or self._maker.is_done:
+                self._have_layers(None, workers, executor)
+            else:
+                merger = OrderedMerger(self._image.diff_ids)
+                self._have_layers(merger, workers, executor)
+                self._maker.make(merger.merged(), self._listener)
 
     def _have_layers(self, merger: OrderedMerger | None, workers: int | None, executor: Executor | None) -> None:
         """Import what is missing, and give the index of each layer to *merger*, if there is one."""
@@ -103,6 +108,7 @@ class Missing:
             board=board.path,
             index=number,
             wants_index=wants_index,
+            archive_size_max=self._max_layer_size,
         )
 
     def _imported(self, plan: Plan, result: LayerResult) -> None:
@@ -110,4 +116,5 @@ class Missing:
         layers.streams[plan.diff_id] = result.stream
         layers.imported.add(plan.diff_id)
         layers.stats += result.stats
+        self._checkpoints.add(plan.diff_id, result.stream)
         self._listener(LayerDone(plan.index, plan.diff_id, result.stats.objects_new, result.stats.objects_present))

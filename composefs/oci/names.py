@@ -6,7 +6,7 @@
     images/<hex>                         -> an EROFS image, to which the config refers, too
     streams/refs/oci/<tag>               -> ../../oci-manifest-<digest>
 
-Names appear after one flush of the file system, the tag last: a name stands for something whole.
+Names appear after one flush of the file system, the tag when they are on disk: a name stands for something whole.
 """
 
 from __future__ import annotations
@@ -117,11 +117,7 @@ def name_image(
 
         if names or unnamed:
             before_sync()
-            repository.sync()
-            for digest in unnamed:
-                repository.images.link(digest)
-            for name, digest in names.items():
-                streams.link(name, digest)
+            repository.name(names, unnamed)
         if tag is not None:
             streams.set_ref(f"{OCI_TAGS}/{encode_tag(tag)}", manifest_key)
         return manifest

@@ -19,7 +19,8 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
 from typing import Protocol, TypeVar
 
 from composefs.cpus import available_cpus
@@ -65,7 +66,7 @@ def run_jobs(
         workers: jobs at the same time; by default as `default_workers` says.
         executor: runs the jobs; by default processes of our own, or a thread if one job at a time is enough.
         on_progress: called with a job's number and the bytes it has read.
-        on_result: called with a job's number and its result.
+        on_result: called with a job's number and its result, also of those that are done when another one fails.
 
     Raises:
         ComposefsError, OSError: the first failure of a job; the others are stopped.
@@ -78,10 +79,14 @@ def run_jobs(
             with nullcontext() if executor is not None else _stops_held():
                 for number in by_size:
                     futures[_submit(pool, work, jobs[number])] = number
-            _watch(jobs, futures, board, on_progress, on_result)
+            _watch(jobs, futures, pool, board, on_progress, on_result)
         except BaseException:
             board.cancel()
-            wait([future for future in futures if not future.cancel()])  # those that run; they see the board
+            running = [future for future in futures if not future.cancel()]  # these see the board
+            while wait(running, timeout=_TICK).not_done:
+                _check(pool)
+            _check(pool)
+            _take_finished(futures, on_result)
             raise
 
 
@@ -99,9 +104,10 @@ def default_workers(sizes: Sequence[int], cpus: int) -> int:
     return max(1, min(len(sizes), cpus, -(-sum(sizes) // max([1, *sizes])) + 1))
 
 
-def _watch(
+def _watch(  # noqa: PLR0917  # what run_jobs was given
     jobs: Sequence[_Job],
     futures: dict[Future[_Result], int],
+    pool: Executor,
     board: Board,
     on_progress: Callable[[int, int], None],
     on_result: Callable[[int, _Result], None],
@@ -110,6 +116,7 @@ def _watch(
     reported = [0] * len(jobs)
     while pending:
         done, pending = wait(pending, timeout=_TICK, return_when=FIRST_EXCEPTION)
+        _check(pool)
         for number in range(len(jobs)):
             read = board.read(number)
             if read != reported[number]:
@@ -120,10 +127,18 @@ def _watch(
             on_result(number, _result(future, jobs[number]))
 
 
+def _take_finished(futures: dict[Future[_Result], int], on_result: Callable[[int, _Result], None]) -> None:
+    """Pass on what is done, when something else has failed."""
+    for future, number in futures.items():
+        if not future.cancelled() and future.exception() is None:
+            with suppress(Exception):  # the first failure is the one that is told
+                on_result(number, future.result())
+
+
 def _submit(pool: Executor, work: Callable[[_Job], _Result], job: _Job) -> Future[_Result]:
     try:
         return pool.submit(work, job)
-    except BrokenExecutor:
+    except (BrokenExecutor, EOFError, ConnectionError):  # the last two come from the process that starts workers
         raise _worker_died(job) from None
 
 
@@ -153,18 +168,57 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
     else:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["composefs.oci.work"])  # imported once, not by each worker
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as processes:
+        with _Processes(count, mp_context=context, initializer=_begin_worker) as processes:
             yield processes
+
+
+class _Processes(ProcessPoolExecutor):
+    """Worker processes of our own: when one of them dies, all do."""
+
+    def check(self) -> None:
+        """Kill all of them if one has died.
+
+        It may have had the lock of a queue, or have written half of a result: the others, or the thread that takes the
+        results, would wait for the rest for ever, and whoever closes the pool for them.
+        """
+        processes = list((self._processes or {}).values())
+        if any(process.exitcode is not None for process in processes):
+            for process in processes:
+                process.kill()
+            # The last writer: now the rest of a result is known not to come.
+            self._result_queue._writer.close()  # type: ignore[attr-defined]  # typeshed lacks it
+
+
+def _check(pool: Executor) -> None:
+    """Notice when a worker has died, which the executor may not; those of a caller's executor are the caller's."""
+    if isinstance(pool, _Processes):
+        pool.check()
 
 
 @contextmanager
 def _stops_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait: processes that start meanwhile never see one, not even before they can ignore it."""
+    """Let Ctrl-C and SIGTERM wait: processes that start meanwhile never see one, not even before they can ignore it.
+
+    The mask, which they inherit, is that of this thread.  Another one, such as that which draws bars, may take the
+    signal all the same, and Python then calls the handler here: a process just started would be known to nobody.
+    """
+    held: list[int] = []
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
+        if threading.current_thread() is threading.main_thread():
+            for signum in _STOPS:
+                handler = signal.getsignal(signum)
+                if callable(handler):
+                    handlers[signum] = handler
+                    signal.signal(signum, lambda number, _: held.append(number))
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 def _begin_worker() -> None:

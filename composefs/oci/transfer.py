@@ -81,9 +81,11 @@ class _Copier:
         self._store = self._share if job.zerocopy else self._copy
         self._sha256 = hashlib.sha256()
         self._stats = Stats()
+        self._size = 0  # bytes of the merged stream, so far
 
     def copy(self, stream: OpenStream, writer: SplitstreamWriter) -> LayerResult:
         job, index = self._job, None
+        self._check_size = stream.reader.check_size
         if job.content_type == ContentType.BLOB:
             stored, size = self._blob(stream)
             writer.external(self._stats.count(stored, size), size)
@@ -168,4 +170,6 @@ class _Copier:
     def _read(self, piece: Buffer) -> None:
         """Hash a piece of the merged stream; the work may have been stopped."""
         self._pen.advance(len(piece))
+        self._size += len(piece)
+        self._check_size(self._size)
         self._sha256.update(piece)

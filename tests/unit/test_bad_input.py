@@ -1,5 +1,6 @@
 """What a user sees of bad input: one line that says where, what was wanted and what was found; nothing is named."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -59,7 +60,10 @@ def refused(tmp_path, repository, reference, *arguments, workers=1):
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("composefs-import: ")
-    assert names(repository) == before
+    after = names(repository)
+    new = {os.path.basename(name) for name in after.keys() - before.keys()}
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("oci-layer-") for name in new)  # layers that were finished are kept
     check(repository)
     return done.stderr.removeprefix("composefs-import: ").removesuffix("\n")
 
@@ -192,6 +196,17 @@ def test_trailing_garbage(tmp_path, repository, compression, behind, what):
     assert said == f"layer {layer.diff_id}, offset {len(blob)}: {what}"
 
 
+def test_unknown_gzip_flags(tmp_path, repository):
+    """A gzip member with flags that nobody knows the meaning of is refused, by whichever library inflates it."""
+    blob = bytearray(plain_layer(FILES, "gzip").blob)
+    blob[3] |= 0x40
+    layer = layouts.layer(layouts.tar(FILES), "gzip", blob=bytes(blob))
+
+    said = refused(tmp_path, repository, image_layout(tmp_path / "layout", [GOOD, layer]))
+
+    assert said == f"layer {layer.diff_id}, offset 0: gzip member at 0 is broken: unknown flags 0x40"
+
+
 def test_wrong_compression(tmp_path, repository):
     """A media type that names another compression than there is says what the blob is not."""
     for media_type, what in [(layouts.TAR_GZIP, "not gzip data"), (layouts.TAR_ZSTD, "not zstd data")]:
@@ -310,6 +325,44 @@ def test_broken_manifest_and_config(tmp_path, repository):
     what = "offset 21: broken JSON: Expecting property name enclosed in double quotes"
     assert of_manifest == f"manifest {broken_manifest['digest']}, {what}"
     assert of_config == f"config {broken_config['digest']}, offset 11: broken JSON: Expecting value"
+
+
+@pytest.mark.parametrize(
+    ("odd", "what"),
+    [
+        ({"layers": []}, "a key stands twice"),
+        ({"os": float("nan")}, "NaN is no number"),
+        ({"annotations": {"a": "\ud800"}}, "half of a surrogate pair"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["manifest", "config", "index"])
+def test_json_that_others_read_otherwise(tmp_path, repository, kind, odd, what):
+    """Keys that stand twice, and what is no JSON though Python takes it, are refused everywhere, as by cfsctl."""
+    more = json.dumps(odd)[1:-1]
+    more = f"{more}, {more}" if "twice" in what else more
+    layout = Layout(tmp_path / "layout")
+
+    def with_more(value, media_type):
+        return layout.blob(f"{json.dumps(value)[:-1]}, {more}}}".encode(), media_type)
+
+    store = {each: with_more if kind == each else layout.json for each in ("manifest", "config")}
+    host = host_platform()
+    about = {"os": "linux", "architecture": host.architecture, "rootfs": {"type": "layers", "diff_ids": [GOOD.diff_id]}}
+    layout.blob_path(GOOD.digest).write_bytes(GOOD.blob)
+    config = store["config"](about, layouts.CONFIG)
+    document = {"schemaVersion": 2, "config": config, "layers": [GOOD.descriptor]}
+    manifest = store["manifest"](document, layouts.MANIFEST)
+    layout.write(for_platform(manifest, str(host)))
+    index = layout.path / "index.json"
+    if kind == "index":
+        index.write_text(f"{index.read_text()[:-1]}, {more}}}")
+
+    said = refused(tmp_path, repository, layout)
+
+    subject = {"manifest": f"manifest {manifest['digest']}", "config": f"config {config['digest']}", "index": index}[
+        kind
+    ]
+    assert said == f"{subject}, offset 0: broken JSON: {what}"
 
 
 @pytest.mark.parametrize("kind", ["manifest", "config"])

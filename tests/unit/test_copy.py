@@ -59,6 +59,10 @@ def object_paths(repository):
     return sorted(f"objects/{two}/{rest}" for two in os.listdir(root) for rest in os.listdir(f"{root}/{two}"))
 
 
+def named(repository):
+    return {name for name, _ in repository.streams.names()}
+
+
 def is_empty(repository):
     return not os.path.exists(f"{repository.path}/streams")
 
@@ -240,7 +244,7 @@ def damaged(source, digest, data):
 
 
 def test_damaged_object(source, target):
-    """An object that is not what its name says is found, and nothing gets a name."""
+    """An object that is not what its name says is found, and nothing gets a name but the layer that is finished."""
     diff_id = LAYERS[0].diff_id
     with source.streams.open(f"oci-layer-{diff_id}") as stream:
         digest = stream.reader.object_refs[0]
@@ -249,7 +253,7 @@ def test_damaged_object(source, target):
     with pytest.raises(IntegrityError, match=digest.object_path):
         copy_image(source, target, "os", name="new")
 
-    assert is_empty(target)
+    assert named(target) <= {f"oci-layer-{LAYERS[1].diff_id}"}
 
 
 def test_missing_layer(source, target):
@@ -313,7 +317,7 @@ def test_forged_layer(source, target, chunks, error, message):
     with pytest.raises(error, match=message):
         copy_image(source, target, "os", name="new")
 
-    assert is_empty(target)
+    assert named(target) <= {f"oci-layer-{LAYERS[1].diff_id}"}
 
 
 def test_layer_that_is_a_blob(source, target):

@@ -6,9 +6,11 @@ import pytest
 
 from composefs import errors
 from composefs.errors import (
+    BusyError,
     ComposefsError,
     FormatError,
     IntegrityError,
+    LimitError,
     MountError,
     NotFoundError,
     RepositoryError,
@@ -20,11 +22,15 @@ EXAMPLES = [
     (UsageError("no such thing"), "no such thing"),
     (FormatError("layer x", 512, "broken"), "layer x, offset 512: broken"),
     (FormatError("layer x", 512, "broken", "usr/bin"), "layer x, entry usr/bin, offset 512: broken"),
+    (LimitError("layer x", 512, "bytes of names", 10, 11), "layer x, offset 512: 11 bytes of names, more than 10"),
+    (LimitError("dump", 0, "lines", 10, entry="a", raised_by="b"), "dump, entry a, offset 0: more than 10 lines"),
     (IntegrityError("blob", "a", "b"), "blob: wanted a, got b"),
     (NotFoundError("nothing there"), "nothing there"),
     (TreeError(b"/a\xff", "is no directory"), "/a\\xff: is no directory"),
     (TreeError("/srv/root", "changed"), "/srv/root: changed"),
     (RepositoryError("/r", "is no such"), "/r: is no such"),
+    (BusyError("/r", ("process 1 (a)", "process 2")), "/r: is in use by process 1 (a), process 2"),
+    (BusyError("/r", ()), "/r: is in use by a process that is not shown"),
     (MountError("fsmount", 12), "fsmount: Cannot allocate memory"),
     (MountError("fsmount", 22, messages=("e a", "w b")), "fsmount: Invalid argument; e a; w b"),
     (
