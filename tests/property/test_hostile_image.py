@@ -12,7 +12,7 @@ import composefs
 from composefs import Algorithm, ComposefsError
 from composefs.image import extract
 from tests import images
-from tests.fuzz import mutate
+from tests.fuzz import registry
 from tests.tools import require_root
 from tests.trees_on_disk import snapshot
 
@@ -57,9 +57,10 @@ def test_broken_images(scratch):
     before = snapshot(scratch / "outside")
     target = scratch / "parent/target"
     files = extracted = 0
+    broken = registry.load("erofs")
     with composefs.Repository.open(scratch / "repository") as repository:
         for number in range(COUNT):
-            data, _ = mutate.mutated(SEED, number)
+            data = broken.input(SEED, number)
             try:
                 image = images.open_bytes(repository, data)
             except ERRORS:

@@ -1,24 +1,27 @@
-"""Break EROFS images, the same way each time: a mutation is a function of the seed and of its number.
+"""Break EROFS images.
 
 Most mutations aim at fields that something depends on, which are found by reading the image before; the others hit
 anywhere.  Values are such that lead elsewhere in the image, just behind its end, or nowhere.
 """
 
+import contextlib
 import functools
 import random
 import stat
+import struct
 from typing import NamedTuple
 
 from composefs.erofs import ondisk
 from composefs.erofs.reader import ErofsReader
+from composefs.errors import FormatError
 from tests.erofs_images import CHARACTER, LINK, REGULAR, ImageBuilder, xattr, xattr_area
+from tests.fuzz.mutations import INTERESTING, havoc
 from tests.golden import vectors
 
 SIZE_MAX = 48 << 10  # bytes of images that are broken; larger ones have nothing else in them
 _BROKEN = "xattr-shared-256"  # by composefs-rs
 
-_INTERESTING = (0, 1, 2, 3, 4, 7, 8, 11, 12, 13, 23, 24, 31, 32, 36, 63, 64, 127, 128, 255, 256, 4095, 4096, 4097)
-_INTERESTING += tuple((1 << bits) + step for bits in (15, 16, 31, 32, 63, 64) for step in (-2, -1, 0, 1))
+_INODES_MAX = 2000  # that are looked at
 
 _HEADER_FIELDS = ((0, 4), (4, 4), (8, 4), (12, 4))
 # All of the superblock but uuid and name.
@@ -39,11 +42,9 @@ class Field(NamedTuple):
     size: int
 
 
-class Seed(NamedTuple):
-    """An image, and what is where in it."""
+class Survey(NamedTuple):
+    """What is where in an image."""
 
-    name: str
-    data: bytes
     superblock: list[Field]
     inodes: list[int]  # offsets
     inode_fields: list[Field]
@@ -52,36 +53,29 @@ class Seed(NamedTuple):
     values: list[int]  # that occur: nids, block numbers, references
 
 
+def mutate(chance: random.Random, data: bytes) -> bytes:
+    """Break an image a little."""
+    if len(data) < ondisk.INODES_OFFSET:
+        return havoc(chance, data)
+    image, source = bytearray(data), survey(data)
+    chance.choices(_MUTATIONS, _WEIGHTS)[0](chance, image, source)
+    return bytes(image)
+
+
 @functools.cache
-def seeds():
-    """Return the images that are broken: golden ones and some made by hand, the smaller the more often."""
-    images = {}
-    for path in sorted(vectors.ROOT.rglob("*.erofs.gz")):
+def golden(algorithm: str = "*") -> list[bytes]:
+    """Return the golden images, all or those of one *algorithm*, that are small, the smallest ones four times."""
+    found = []
+    for path in sorted(vectors.ROOT.rglob(f"{algorithm}/*.erofs.gz")):
         data = vectors.read(path)
         if len(data) <= SIZE_MAX and path.parts[-3] != _BROKEN:
-            images[str(path.relative_to(vectors.ROOT))] = data
-    images |= _handmade()
-    found = []
-    for name, data in images.items():
-        seed = _survey(name, data)
-        found += [seed] * (4 if len(data) <= 8192 else 1)
+            found += [data] * (4 if len(data) <= 8192 else 1)
     return found
 
 
-def mutated(seed, number):
-    """Return the image *number* of the series *seed*, and what it was before it was broken."""
-    chance = random.Random(f"{seed}/{number}")
-    source = chance.choice(seeds())
-    image = bytearray(source.data)
-    for _ in range(chance.choice((1, 1, 1, 2, 2, 3, 5, 8))):
-        chance.choices(_MUTATIONS, _WEIGHTS)[0](chance, image, source)
-        if len(image) < ondisk.INODES_OFFSET:
-            break
-    return bytes(image), source.name
-
-
-def _handmade():
-    """Yield name and bytes of images with what no golden one has together in few bytes."""
+def handmade() -> dict[str, bytes]:
+    """Return, by name, images with what no golden one has together in few bytes."""
+    found = {}
     for version in (1, 2):
         builder = ImageBuilder(version, blocks=[b"d" * 4096, b"e" * 904])
         builder.shared += xattr(6, b"selinux", b"label") + xattr(4, b"overlay.overlay.x", b"y") * 2
@@ -96,33 +90,41 @@ def _handmade():
         root = builder.next_nid() + 16
         below = [(b"d%d" % index, builder.directory([], parent=root)) for index in range(2)]
         builder.data = builder.data.ljust(root * 32, b"\0")
-        yield f"handmade-{version}", builder.finish(builder.directory(names + below, links=4))
+        found[f"handmade-v{version}.erofs"] = builder.finish(builder.directory(names + below, links=4))
+    return found
 
 
-def _survey(name, data):
-    """Return *data* with the places of its fields."""
+@functools.lru_cache(maxsize=1024)
+def survey(data: bytes) -> Survey:
+    """Return the places of the fields of an image; of a broken one those that are found."""
+    found = Survey([Field(offset, size) for offset, size in _HEADER_FIELDS], [], [], [], [], [])
+    found.superblock.extend([Field(ondisk.SUPERBLOCK_OFFSET + offset, size) for offset, size in _SUPERBLOCK_FIELDS])
+    with contextlib.suppress(FormatError, struct.error, IndexError):
+        _survey_inodes(data, found)
+    if not found.inodes:
+        found.inodes.append(ondisk.INODES_OFFSET)
+    found.values.extend((len(data) // 32, len(data) // 4096, len(data)))
+    return found
+
+
+def _survey_inodes(data, found):
     reader = ErofsReader(data)
-    inodes, fields, xattrs, dirents, values = [], [], [], [], []
     pending, seen = [reader.root], {reader.root.nid}
-    while pending:
+    while pending and len(found.inodes) < _INODES_MAX:
         inode = pending.pop()
-        inodes.append(inode.offset)
+        found.inodes.append(inode.offset)
         layout = _EXTENDED_FIELDS if data[inode.offset] & ondisk.FORMAT_EXTENDED else _COMPACT_FIELDS
-        fields += [Field(inode.offset + offset, size) for offset, size in layout]
-        xattrs += _xattr_fields(data, inode)
-        values += [inode.nid, inode.address, inode.size]
+        found.inode_fields.extend([Field(inode.offset + offset, size) for offset, size in layout])
+        found.xattr_fields.extend(_xattr_fields(data, inode))
+        found.values.extend([inode.nid, inode.address, inode.size])
         if inode.type == stat.S_IFDIR:
             for offset, size in reader.directory_blocks(inode):
                 first = int.from_bytes(data[offset + 8 : offset + 10], "little")
-                dirents += range(offset, offset + min(first, size), ondisk.DIRENT.size)
+                found.dirents.extend(range(offset, offset + min(first, size), ondisk.DIRENT.size))
             for _, nid, _ in reader.entries(inode):
                 if nid not in seen:
                     seen.add(nid)
                     pending.append(reader.inode(nid))
-    superblock = [Field(offset, size) for offset, size in _HEADER_FIELDS]
-    superblock += [Field(ondisk.SUPERBLOCK_OFFSET + offset, size) for offset, size in _SUPERBLOCK_FIELDS]
-    values += [len(data) // 32, len(data) // 4096, len(data)]
-    return Seed(name, data, superblock, inodes, fields, xattrs, dirents, sorted(set(values)))
 
 
 def _xattr_fields(data, inode):
@@ -155,7 +157,7 @@ def _value(chance, image, field, source):
         return old + chance.choice((-32, -12, -8, -4, -1, 1, 4, 8, 12, 32))
     if kind == 2:
         return chance.getrandbits(8 * field.size)
-    return chance.choice(_INTERESTING)
+    return chance.choice(INTERESTING)
 
 
 def _flip(chance, image, source):
@@ -185,7 +187,7 @@ def _inode(chance, image, source):
         other = chance.choice(source.inodes)
         image[offset : offset + 32] = image[other : other + 32].ljust(32, b"\0")
     else:
-        field = chance.choice(source.inode_fields)
+        field = chance.choice(source.inode_fields or source.superblock)
         _set(image, field, _value(chance, image, field, source))
 
 
@@ -193,7 +195,7 @@ def _root(chance, image, source):
     """Break the inode of the root, or the first entries in it."""
     offset = source.inodes[0]
     fields = [field for field in source.inode_fields if offset <= field.offset < offset + 64]
-    field = chance.choice(fields)
+    field = chance.choice(fields or source.superblock)
     _set(image, field, _value(chance, image, field, source))
 
 
@@ -204,6 +206,8 @@ def _xattr(chance, image, source):
 
 
 def _dirent(chance, image, source):
+    if not source.dirents:
+        return
     offset = chance.choice(source.dirents)
     kind = chance.randrange(4)
     if kind == 0:
@@ -241,7 +245,7 @@ def _cut(chance, image, source):
 
 def _splice(chance, image, source):
     """Put a part of this image or of another one elsewhere."""
-    other = image if chance.random() < 0.5 else chance.choice(seeds()).data
+    other = image if chance.random() < 0.5 else chance.choice(golden())
     size = chance.choice((4, 12, 32, 64, 512, 4096))
     start = chance.randrange(0, max(1, len(other) - size), 4)
     offset = chance.randrange(0, len(image), 4)
