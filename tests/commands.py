@@ -34,14 +34,20 @@ def start(
 
     The program *wrapper* starts it, if there is one.
     """
-    script = directory / name
-    script.write_text(_SCRIPT.format(function=_FUNCTIONS[name]))
+    script = write_script(directory, name)
     command = [*wrapper, sys.executable, "-W", "error", str(script), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     environment.pop("PYTHONUNBUFFERED", None)  # it hides what is left in buffers
     options = {"stdin": subprocess.DEVNULL, "start_new_session": True, "env": environment} | options
     options.setdefault("preexec_fn", _heed_interrupts)
     return subprocess.Popen(command, **options)
+
+
+def write_script(directory: Path, name: str) -> Path:
+    """Write the script of the command *name* into *directory*, and return its path."""
+    script = directory / name
+    script.write_text(_SCRIPT.format(function=_FUNCTIONS[name]))
+    return script
 
 
 def _heed_interrupts() -> None:

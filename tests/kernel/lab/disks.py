@@ -26,6 +26,44 @@ class Disk:
     filesystem: str
     path: Path
 
+    @property
+    def name(self) -> str:
+        """The serial number by which a guest knows it."""
+        return self.filesystem
+
+    def drive(self) -> list[str]:
+        """Return the options by which qemu knows it as a drive of its name; flushing takes no time."""
+        return ["-drive", f"if=none,id={self.name},format=raw,cache=unsafe,file={self.path}"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawDisk:
+    """A disk that a guest finds at /dev/*name* and leaves alone; it is flushed when the guest says so.
+
+    Attributes:
+        name: begins with `raw-`.
+        path: of the file.
+        log: gets all writes and flushes, in the format of dm-log-writes; None: nothing does.
+        direct: qemu passes by the host's cache (`cache=none`).
+    """
+
+    name: str
+    path: Path
+    log: Path | None = None
+    direct: bool = False
+
+    def drive(self) -> list[str]:
+        """Return the options by which qemu knows it as a drive of its name."""
+        cache = f"cache.direct={'on' if self.direct else 'off'}"
+        if self.log is None:
+            return ["-blockdev", f"driver=file,node-name={self.name},filename={self.path},{cache}"]
+        self.log.touch()
+        return [
+            *("-blockdev", f"driver=file,node-name={self.name}-data,filename={self.path},{cache}"),
+            *("-blockdev", f"driver=file,node-name={self.name}-log,filename={self.log}"),
+            *("-blockdev", f"driver=blklogwrites,node-name={self.name},file={self.name}-data,log={self.name}-log"),
+        ]
+
 
 def make_disks(directory: Path) -> list[Disk]:
     """Make one empty disk of each file system in *directory*."""

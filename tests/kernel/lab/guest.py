@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from . import initramfs
-from .disks import RESULTS, RESULTS_SIZE, Disk, make_sparse
+from .disks import RESULTS, RESULTS_SIZE, Disk, RawDisk, make_sparse
 from .errors import LabError
 from .kernels import Kernel
 from .tools import Tools
@@ -45,7 +45,7 @@ class Guest:
     tools: Tools
     kernel: Kernel
     job: Job
-    disks: Sequence[Disk]
+    disks: Sequence[Disk | RawDisk]
     directory: Path  # for files of this guest alone
     cpus: int = 1
     memory: int = 2048  # MiB
@@ -149,9 +149,8 @@ class Guest:
             -chardev file,id=output,path=/dev/stdout -device virtio-serial -device virtserialport,chardev=output
             -device virtio-rng-pci
         """.split()
-        for name, path in [*((disk.filesystem, disk.path) for disk in self.disks), (RESULTS, self._results)]:
-            options += ["-drive", f"if=none,id={name},format=raw,cache=unsafe,file={path}"]
-            options += ["-device", f"virtio-blk-pci,drive={name},serial={name}"]
+        for disk in [*self.disks, Disk(RESULTS, self._results)]:
+            options += [*disk.drive(), "-device", f"virtio-blk-pci,drive={disk.name},serial={disk.name}"]
         return [*options, "-kernel", str(self.kernel.image), "-initrd", _INITRAMFS, "-append", arguments]
 
     def _start(self, command: Sequence[str], **streams: Any) -> None:

@@ -39,12 +39,13 @@ done </lab/shown
 
 for device in /sys/block/vd*; do
 	name=$(cat "$device/serial")
-	if [ "$name" = results ]; then
-		ln -s "${device##*/}" /dev/results
-	else
+	case $name in
+	results | raw-*) ln -s "${device##*/}" "/dev/$name" ;;
+	*)
 		mkdir -p "/new_root/disks/$name"
 		mount -t "$name" "/dev/${device##*/}" "/new_root/disks/$name" || fail "cannot mount the disk $name"
-	fi
+		;;
+	esac
 done
 
 mkdir /dev/shm /dev/pts
