@@ -5,15 +5,19 @@ VENV ?= .venv
 SCALE ?= full
 RESULTS ?= .cache/bench/$(SCALE)-results
 DOCS ?= $(RESULTS)
-COUNT ?= 200000
 TREES ?= 20000
+STOPS ?= 1000
+FAULTS ?= every
+CUTS ?= 300
+ROUNDS ?= 20
+INPUTS ?= 1000000
 SEED ?= $(shell date +%s)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
 SOURCES := $(wildcard csrc/*.[ch] csrc/*.py csrc/*/*.h) pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check kernel fuzz lint test bench format clean
+.PHONY: help build demo check kernel torture fuzz lint test bench format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +41,14 @@ kernel: ## the tests that need fs-verity and mounts, on three Debian kernels und
 	@$(MAKE) --no-print-directory build
 	@$(BIN)/python -m tests.kernel.lab test
 
-fuzz: build ## hostile images and random file systems, more than check has; COUNT=200000 images, TREES=20000
-	$(BIN)/python -m tests.fuzz.erofs --count $(COUNT) --seed $(SEED)
+torture: ## stops, faults, power cuts, races, hostile inputs (hours); STOPS=1000 FAULTS=every CUTS=300 ROUNDS=20 INPUTS=1000000
+	@scripts/install-tools.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/torture.sh "$(BIN)" "$(STOPS)" "$(FAULTS)" "$(CUTS)" "$(ROUNDS)" "$(INPUTS)" "$(SEED)"
+
+fuzz: build ## hostile inputs for every parser, and random file systems; INPUTS=1000000 TREES=20000
+	@scripts/fuzz-tools.sh "$(BIN)"
+	$(BIN)/python -m tests.fuzz --count $(INPUTS) --seed $(SEED)
 	@scripts/fuzz-trees.sh "$(BIN)" $(TREES)
 
 lint: build ## format, lint, types, layers

@@ -1,13 +1,16 @@
 """Running jobs: what they leave in memory.  How a run ends early is tested with imports."""
 
+import os
+import signal
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
-from composefs.oci.pool import default_workers, run_jobs
+from composefs.oci.pool import _stops_held, default_workers, run_jobs
 from composefs.oci.progress import Board
 
 
@@ -70,3 +73,25 @@ def test_results_are_let_go():
 def test_default_workers(sizes, cpus, wanted):
     """There are no more workers than CPUs, than layers, or than can be busy while the largest layer is worked on."""
     assert default_workers(sizes, cpus) == wanted
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_stops_are_held_whoever_takes_them(times):
+    """Ctrl-C waits until all workers are known, also where the system hands it to another thread, as of a bar."""
+    done, seen = threading.Event(), []
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt), _stops_held():  # noqa: PT012  # how far it comes is the test
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)  # enough for Python to call a handler
+            seen.append("all of it")
+    finally:
+        done.set()
+        thread.join()
+
+    assert seen == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
