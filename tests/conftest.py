@@ -1,5 +1,6 @@
 """Fixtures that more than one directory of tests uses."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests import damage
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True)  # others each time
 hypothesis.settings.load_profile("repeatable")
+
+# In the background of a script Ctrl-C is ignored, by the programs that are tested, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IMPLEMENTATIONS = [
     pytest.param((algorithm, name), id=f"{algorithm.hash_name}-{name}")

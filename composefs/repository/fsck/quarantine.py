@@ -30,6 +30,7 @@ from composefs.repository.fsck.damage import Damage, message_of, object_of_entry
 from composefs.repository.fsck.entries import REFS
 from composefs.repository.fsck.files import open_object
 from composefs.repository.fsck.findings import Finding, Kind
+from composefs.repository.notes import write_note
 from composefs.verity import compute_file_digest
 
 DIRECTORY = "quarantine"
@@ -314,13 +315,8 @@ class _Mover:
         """Write down durably what will be moved; what is not there then was not moved."""
         directory = self._open(where)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(MANIFEST, flags, _MANIFEST_MODE, dir_fd=directory)
-            with open(fd, "w", encoding="utf-8") as file:
-                _native.set_mode(fd, directory, _MANIFEST_MODE)
-                file.writelines(json.dumps(asdict(each)) + "\n" for each in moves)
-                file.flush()
-                os.fsync(fd)
+            lines = [json.dumps(asdict(each)).encode() + b"\n" for each in moves]
+            write_note(directory, MANIFEST, lines, _MANIFEST_MODE)
             os.fsync(directory)
         except OSError as error:
             with suppress(OSError):

@@ -31,6 +31,7 @@ from composefs.digest import Algorithm, Digest
 from composefs.errors import FormatError
 from composefs.repository import Repository
 from composefs.repository.fsck.objects import Listing
+from composefs.repository.notes import write_note
 
 NAME = "fsck-record"
 # struct Header: magic, version, kernel number of the algorithm and a bit, objects, layers
@@ -178,13 +179,8 @@ def save(repository: Repository, record: Record) -> None:
     dir_fd = repository.open_directory()
     name = f".{NAME}-{os.urandom(6).hex()}"
     try:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE, dir_fd=dir_fd)
+        write_note(dir_fd, name, record.pack(), _MODE)
         try:
-            with open(fd, "wb") as file:
-                _native.set_mode(fd, dir_fd, _MODE)
-                file.writelines(record.pack())
-                file.flush()
-                os.fsync(fd)
             _native.rename(dir_fd, name, dir_fd, NAME)
         except BaseException:
             os.unlink(name, dir_fd=dir_fd)

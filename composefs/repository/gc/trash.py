@@ -27,6 +27,7 @@ from composefs.json_text import parse_json
 from composefs.repository.directories import Missing, open_directory
 from composefs.repository.gc.clock import Clock
 from composefs.repository.gc.objects import ObjectSet
+from composefs.repository.notes import write_note
 from composefs.repository.objects import DIRECTORY as OBJECTS
 
 DIRECTORY = "trash"
@@ -330,12 +331,7 @@ def _write(repository_fd: int, where: str, path: str, batch: Batch) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=fd)
-        file_fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=fd)
-        with open(file_fd, "wb") as file:
-            _native.set_mode(file_fd, fd, _FILE_MODE)
-            file.write(batch.pack())
-            file.flush()
-            os.fsync(file_fd)
+        write_note(fd, new, [batch.pack()], _FILE_MODE)
         os.rename(new, _FILE, src_dir_fd=fd, dst_dir_fd=fd)
         os.fsync(fd)
     except OSError as error:
