@@ -39,23 +39,33 @@ step format, lint, types, layers
 "$bin/mypy"
 "$bin/lint-imports" | tail -n 4
 
-# The tests take minutes and one CPU, and so does all else: both run side by side, and what the latter said is told later.
+# What takes minutes and one CPU runs side by side, and what it says is told one after the other.
 rm -rf .cache/kernel
-others_log=$(mktemp)
-set -m # a process group of its own, so that all of it can be ended
-(other_checks) >"$others_log" 2>&1 </dev/null &
-others=$!
-set +m
-trap 'kill -- -"$others" 2>/dev/null || true; rm -f "$others_log"' EXIT
+logs=$(mktemp -d)
+jobs=()
+trap 'for job in "${jobs[@]}"; do kill -- -"$job" 2>/dev/null || true; done; rm -rf "$logs"' EXIT
+
+# beside COMMAND...: run it in a process group of its own, so that all of it can be ended.
+beside() {
+    set -m
+    ("$@") >"$logs/${#jobs[@]}" 2>&1 </dev/null &
+    jobs+=($!)
+    set +m
+}
+
+"$bin/coverage" erase
+beside other_checks
+beside "$bin/coverage" run -m pytest --ignore tests/unit
 
 step tests
-"$bin/coverage" erase
-"$bin/coverage" run -m pytest
+"$bin/coverage" run -m pytest tests/unit
 
-others_status=0
-wait "$others" || others_status=$?
-cat "$others_log"
-[ "$others_status" = 0 ]
+failed=0
+for number in "${!jobs[@]}"; do
+    wait "${jobs[number]}" || failed=1
+    cat "$logs/$number"
+done
+[ "$failed" = 0 ]
 
 step coverage of Python
 shopt -s nullglob # there are no data of guests where there is no lab

@@ -57,19 +57,28 @@ def check_all(path):
 
 def test_an_import_is_in_the_way_from_its_first_to_its_last_step(path, layouts):
     """At each event of an import, no garbage can be collected, and who is in the way is told."""
-    refused, holders = [], set()
+    refused, holders, done = [], set(), threading.Event()
     fd = os.open(path, os.O_RDONLY)
 
     def collect(_):
-        holders.update(holder.pid for holder in find_holders(fd))
         with Repository.open(path) as other, pytest.raises(BusyError) as caught:
             collect_garbage(other)
         refused.append(caught.value.holders)
 
-    with Repository.open(path) as repository:
-        for image in range(IMAGES):
-            import_image(repository, f"oci:{layouts / str(image)}", name=str(image), workers=2, progress=collect)
-    os.close(fd)
+    def look():
+        while not done.is_set():
+            holders.update(holder.pid for holder in find_holders(fd))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with Repository.open(path) as repository:
+            for image in range(IMAGES):
+                import_image(repository, f"oci:{layouts / str(image)}", name=str(image), workers=2, progress=collect)
+    finally:
+        done.set()
+        looking.join()
+        os.close(fd)
 
     assert len(refused) > 3 * IMAGES
     assert all(f"process {os.getpid()} (" in str(each) for each in refused)
