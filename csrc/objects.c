@@ -51,9 +51,37 @@ static size_t first_slot(const struct listing *listing, const char *name)
 	return (words[0] * 0x9e3779b97f4a7c15 ^ words[1] * 0xc2b2ae3d27d4eb4f) >> 32 & listing->mask;
 }
 
-/* Return: 0, or -ENOMEM. */
-static int add_name(struct listing *listing, const char *name)
+int each_name(int dir_fd, const char *name, int (*add)(void *data, const char *name), void *data)
 {
+	struct dirent *entry;
+	int fd, ret = 0;
+	DIR *dir;
+
+	fd = open_at(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	errno = 0;
+	while (ret == 0 && (entry = readdir(dir))) {
+		ret = add(data, entry->d_name);
+		errno = 0;
+	}
+	if (ret == 0)
+		ret = -errno;
+	closedir(dir);
+	return ret;
+}
+
+/* Return: 0, or -ENOMEM. */
+static int add_name(void *data, const char *name)
+{
+	struct listing *listing = data;
+
 	if (strlen(name) != listing->size)
 		return 0;
 	if (listing->count == listing->capacity) {
@@ -100,28 +128,10 @@ static int make_table(struct listing *listing)
 static int list_names(struct listing *listing, int dir_fd, const char *path)
 {
 	const char name[] = { path[0], path[1], '\0' };
-	struct dirent *entry;
-	int fd, ret = 0;
-	DIR *dir;
+	int ret;
 
 	listing->count = 0;
-	fd = open_at(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
-	if (fd < 0 && errno != ENOENT)
-		return -errno;
-	if (fd >= 0) {
-		dir = fdopendir(fd);
-		if (!dir) {
-			ret = -errno;
-			close(fd);
-			return ret;
-		}
-		errno = 0;
-		while (ret == 0 && (entry = readdir(dir)))
-			ret = add_name(listing, entry->d_name);
-		if (ret == 0)
-			ret = -errno;
-		closedir(dir);
-	}
+	ret = each_name(dir_fd, name, add_name, listing);
 	return ret ? ret : make_table(listing);
 }
 

@@ -21,4 +21,7 @@ u64 stamp_object(const struct stat *info, int64_t time);
 /* seal.c: does the kernel enforce that digest for the file?  Return: 1, 0 for another one, or a -errno: -ENODATA for none. */
 int is_sealed(int fd, int alg, const u8 *digest, size_t digest_size);
 
+/* objects.c: call add() with each name in a directory, until it fails.  Return: 0, also if there is none, or a -errno. */
+int each_name(int dir_fd, const char *name, int (*add)(void *data, const char *name), void *data);
+
 #endif

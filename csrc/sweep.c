@@ -1,7 +1,6 @@
 /* Which objects there are, which of them are wanted, and an end to the others. */
 #include "objects.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -46,15 +45,25 @@ static void *reserve(uint8_t **data, size_t filled, size_t *capacity, size_t siz
 	return *data + filled;
 }
 
+/* A directory of objects that is being listed. */
+struct directory {
+	struct cfs_listing *listing;
+	size_t digest_size;
+	u8 byte;	/* with which the digests begin */
+};
+
 /* Return: 0, or -ENOMEM. */
-static int add_entry(struct cfs_listing *listing, const char *name, u8 byte, size_t digest_size)
+static int add_entry(void *data, const char *name)
 {
+	const struct directory *directory = data;
+	const size_t digest_size = directory->digest_size;
+	struct cfs_listing *listing = directory->listing;
 	u8 *room = reserve(&listing->digests, listing->count * digest_size, &listing->capacity, digest_size);
 	size_t size = strlen(name);
 
 	if (!room)
 		return -ENOMEM;
-	if (parse_name(name, size, byte, room, digest_size)) {
+	if (parse_name(name, size, directory->byte, room, digest_size)) {
 		listing->count++;
 		return 0;
 	}
@@ -106,30 +115,15 @@ static int open_directory(int dir_fd, u8 byte)
  */
 int cfs_list_objects(int dir_fd, uint8_t byte, size_t digest_size, struct cfs_listing *listing)
 {
-	struct dirent *entry;
-	int fd, ret = 0;
-	DIR *dir;
+	struct directory directory = { listing, digest_size, byte };
+	char name[3];
+	int ret;
 
 	memset(listing, 0, sizeof(*listing));
 	if (digest_size < sizeof(u64) || digest_size > SHA2_DIGEST_MAX)
 		return -EINVAL;
-	fd = open_directory(dir_fd, byte);
-	if (fd < 0)
-		return fd == -ENOENT ? 0 : fd;
-	dir = fdopendir(fd);
-	if (!dir) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	errno = 0;
-	while (ret == 0 && (entry = readdir(dir))) {
-		ret = add_entry(listing, entry->d_name, byte, digest_size);
-		errno = 0;
-	}
-	if (ret == 0)
-		ret = -errno;
-	closedir(dir);
+	snprintf(name, sizeof(name), "%02x", byte);
+	ret = each_name(dir_fd, name, add_entry, &directory);
 	if (ret == 0 && listing->count > 0)
 		qsort_r(listing->digests, listing->count, digest_size, compare, &digest_size);
 	return ret;

@@ -1,5 +1,6 @@
 """Fixtures that more than one directory of tests uses."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,13 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Algorithm]:
     _native.select_hash_implementation(algorithm.kernel_id, name)
     yield algorithm
     _native.select_hash_implementation(algorithm.kernel_id, former)
+
+
+@pytest.fixture
+def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no disk: nobody cuts the power here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(_native, "syncfs", lambda _: None)
 
 
 @pytest.fixture

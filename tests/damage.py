@@ -10,7 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 
+import pytest
+
 from composefs import Algorithm, Digest, Repository, zstd
+from composefs._native import Buffer, FoundObjects, ObjectChecker, ObjectState
 from composefs.oci.importer import import_image
 from composefs.splitstream import ContentType
 from composefs.verity import compute_digest
@@ -362,3 +365,19 @@ DAMAGES = {
     "refs-in-disorder": Damage(_refs_in_disorder, by_cfsctl=False),
     "object-twice": Damage(_object_twice, by_cfsctl=False),
 }
+
+
+def report_state(monkeypatch: pytest.MonkeyPatch, path: str, state: ObjectState, error: int) -> None:
+    """Let checks find the object *path* in a *state* that no test can bring about, with that *error* of the system."""
+    check_all = ObjectChecker.check
+    wanted = bytes.fromhex(path.removeprefix("objects/").replace("/", ""))
+
+    def check_one(self: ObjectChecker, digests: Buffer) -> FoundObjects:
+        found = check_all(self, digests)
+        at = bytes(digests).find(wanted) // len(wanted)
+        if at < 0:
+            return found
+        found.states[at] = state
+        return FoundObjects(found.digests, found.states, [*found.errors[:at], error, *found.errors[at + 1 :]])
+
+    monkeypatch.setattr(ObjectChecker, "check", check_one)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from composefs.cli import options
 from composefs.cli.output import printable
@@ -63,18 +63,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="move what is itself broken, and was not mended, to quarantine/ in the repository; nothing is removed",
     )
-    parser.add_argument(
-        "--wait",
-        type=options.seconds,
-        default=0,
-        metavar="SECONDS",
-        help="with --quarantine: for how long others may have the repository open still (default: not at all)",
-    )
+    options.add_wait(parser, "with --quarantine: ")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
+class Options(TypedDict):
+    """What every check of a command is given."""
+
+    workers: int | None
+    on_progress: Progress | None
+
+
+class Check(NamedTuple):
+    """What a command that checks begins with."""
+
+    repository: Repository
+    source: Source | None  # to mend it from
+    last: Record | None  # what the last clean check saw
+    options: Options
+
+
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[Repository]:
+def begun(arguments: argparse.Namespace) -> Iterator[Check]:
+    """Yield what the check that *arguments* want begins with; a bar is drawn meanwhile."""
+    if arguments.wait is not None and not arguments.quarantine:
+        raise UsageError("--wait is for --quarantine: all else waits for nobody")
+    with (
+        _opened(arguments) as repository,
+        _bar() as on_progress,
+        _source(arguments, repository, on_progress) as source,
+    ):
+        options: Options = {"workers": arguments.workers, "on_progress": on_progress}
+        yield Check(repository, source, _last_record(arguments, repository), options)
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[Repository]:
     """Yield the repository that *arguments* choose, also if its `meta.json` is broken; nothing is written there."""
     arguments.no_upgrade = True
     try:
@@ -101,7 +125,7 @@ def _open_damaged(arguments: argparse.Namespace) -> Repository | None:
         return None
 
 
-def last_record(arguments: argparse.Namespace, repository: Repository) -> Record | None:
+def _last_record(arguments: argparse.Namespace, repository: Repository) -> Record | None:
     """Return what the last clean check of *repository* saw; if that cannot be believed, that is told."""
     from composefs.repository.fsck import record
 
@@ -141,19 +165,10 @@ def _say(text: str) -> None:
     print(f"composefs: {printable(text)}", file=sys.stderr)
 
 
-class Options(TypedDict):
-    """What every check of a command is given."""
-
-    workers: int | None
-    on_progress: Progress | None
-
-
 def heal(
     arguments: argparse.Namespace,
-    repository: Repository,
+    check: Check,
     report: Report,
-    source: Source | None,
-    options: Options,
     *,
     wrong: Collection[WrongName] = (),
     stale: Collection[str] = (),
@@ -162,10 +177,8 @@ def heal(
 
     Args:
         arguments: of the command.
-        repository: that was checked.
+        check: what it began with.
         report: of that.
-        source: of `source`.
-        options: for the checks afterwards.
         wrong: as of `composefs.repository.fsck.repair.heal`, as is the next.
         stale: see *wrong*.
 
@@ -174,12 +187,18 @@ def heal(
     """
     from composefs.repository.fsck import repair
 
-    quarantine, wait = arguments.quarantine, arguments.wait
-    if source is None and not quarantine:
+    if check.source is None and not arguments.quarantine:
         return None, None
     try:
         healing = repair.heal(
-            repository, report, source=source, quarantine=quarantine, wrong=wrong, stale=stale, wait=wait, **options
+            check.repository,
+            report,
+            source=check.source,
+            quarantine=arguments.quarantine,
+            wrong=wrong,
+            stale=stale,
+            wait=arguments.wait or 0,
+            **check.options,
         )
     except (ComposefsError, OSError) as error:
         return None, error
@@ -187,7 +206,7 @@ def heal(
 
 
 @contextmanager
-def source(
+def _source(
     arguments: argparse.Namespace, repository: Repository, on_progress: Progress | None
 ) -> Iterator[Source | None]:
     """Yield where to get what *repository* lacks, if that is told."""
@@ -224,7 +243,7 @@ def _open_other(where: str) -> Repository:
 
 
 @contextmanager
-def bar() -> Iterator[Progress | None]:
+def _bar() -> Iterator[Progress | None]:
     """Yield what draws a bar on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None

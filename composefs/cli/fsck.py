@@ -34,15 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     from composefs.repository.fsck import check_repository
 
     contents = not arguments.fast
-    with (
-        checking.opened(arguments) as repository,
-        checking.bar() as on_progress,
-        checking.source(arguments, repository, on_progress) as source,
-    ):
-        options: checking.Options = {"workers": arguments.workers, "on_progress": on_progress}
-        last = checking.last_record(arguments, repository)
-        report = check_repository(repository, contents=contents, last=last, records=contents, **options)
-        healing, failure = checking.heal(arguments, repository, report, source, options)
+    with checking.begun(arguments) as check:
+        repository = check.repository
+        report = check_repository(repository, contents=contents, last=check.last, records=contents, **check.options)
+        healing, failure = checking.heal(arguments, check, report)
         after = [str(finding) for finding in (healing.after if healing is not None else report).findings]
         recorded = checking.keep_record(repository, report.record, is_clean=not after)
     if arguments.json:

@@ -57,13 +57,7 @@ the kernel keeps nothing: untag no image that is in use, or name it by --root.""
         metavar="WHAT",
         help="tell what keeps an object, stream, image, tag or reference, or what is known about when that ended",
     )
-    parser.add_argument(
-        "--wait",
-        type=options.seconds,
-        default=0,
-        metavar="SECONDS",
-        help="for how long others may have the repository open still (default: not at all)",
-    )
+    options.add_wait(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -73,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--dry-run is not for --undo")
     if arguments.root and arguments.undo:
         raise UsageError("--root is not for --undo")
+    arguments.wait = arguments.wait or 0
     with options.open_repository(arguments, wait=arguments.wait) as repository:
         result = _do(repository, arguments)
     if arguments.json:

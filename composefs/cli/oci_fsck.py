@@ -40,17 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from composefs.repository.fsck.damage import Damage
 
     tag, contents = arguments.tag, not arguments.fast
-    with (
-        checking.opened(arguments) as repository,
-        checking.bar() as on_progress,
-        checking.source(arguments, repository, on_progress) as source,
-    ):
-        options: checking.Options = {"workers": arguments.workers, "on_progress": on_progress}
-        last = checking.last_record(arguments, repository)
+    with checking.begun(arguments) as check:
+        repository, last, options = check.repository, check.last, check.options
         found = final = check_images(repository, tag, contents=contents, last=last, records=contents, **options)
-        healing, failure = checking.heal(
-            arguments, repository, found.repository, source, options, wrong=found.wrong, stale=found.stale
-        )
+        healing, failure = checking.heal(arguments, check, found.repository, wrong=found.wrong, stale=found.stale)
         if healing is not None:
             broken = [*found.repository.findings, *healing.after.findings]
             objects = Damage.of(repository, broken).objects

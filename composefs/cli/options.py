@@ -45,6 +45,16 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--insecure", action="store_true", help=argparse.SUPPRESS)  # of old scripts; see compute-karg
 
 
+def add_wait(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add the option that waits for others; *when* says what for, if not always."""
+    parser.add_argument(
+        "--wait",
+        type=seconds,
+        metavar="SECONDS",
+        help=f"{when}for how long others may have the repository open still (default: not at all)",
+    )
+
+
 def repository_path(arguments: argparse.Namespace) -> str:
     """Return the path of the repository that *arguments* choose."""
     from composefs.repository import SYSTEM_PATH, user_path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from composefs.oci.checkpoints import Checkpoints
 from composefs.oci.erofs import ErofsMaker
@@ -15,7 +15,7 @@ from composefs.oci.plan import Layers, Plan
 from composefs.oci.pool import run_jobs
 from composefs.oci.progress import Board, LayerDone, LayerProgress, Listener
 from composefs.oci.read import index_jobs, pool_pays, stored_layer
-from composefs.oci.work import IndexJob, IndexResult, layer_label, work
+from composefs.oci.work import IndexJob, IndexResult, layer_job, work
 from composefs.repository import Repository
 
 
@@ -97,19 +97,8 @@ class Missing:
                     merger.add(diff_id, stored_layer(self._repository, diff_id, stream))
 
     def _job(self, plan: Plan, board: Board, number: int, *, wants_index: bool) -> LayerJob:
-        return LayerJob(
-            repository=os.path.abspath(self._repository.path),
-            blob=os.path.abspath(self._layout.blob_path(plan.digest)),
-            digest=plan.digest,
-            size=plan.size,
-            compression=plan.compression,
-            diff_id=plan.diff_id,
-            label=layer_label(plan.diff_id),
-            board=board.path,
-            index=number,
-            wants_index=wants_index,
-            archive_size_max=self._max_layer_size,
-        )
+        job = layer_job(self._repository, self._layout, plan, board, number)
+        return replace(job, wants_index=wants_index, archive_size_max=self._max_layer_size)
 
     def _imported(self, plan: Plan, result: LayerResult) -> None:
         layers = self._layers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from composefs.errors import ComposefsError
 from composefs.oci import slots
 from composefs.oci.erofs import bootable_tree
 from composefs.oci.importer import find_image
-from composefs.oci.layer import LayerJob, store_layer
+from composefs.oci.layer import store_layer
 from composefs.oci.layout import Image, OciLayout
 from composefs.oci.merge import Merger
 from composefs.oci.names import config_name, layer_name, manifest_name, name_image
@@ -28,8 +29,9 @@ from composefs.oci.plan import Plan, plan_layers
 from composefs.oci.progress import Board
 from composefs.oci.read import stored_layer
 from composefs.oci.slots import ErofsImage, Slot
-from composefs.oci.work import layer_label
+from composefs.oci.work import layer_job
 from composefs.repository import Repository
+from composefs.repository.directories import list_directory
 from composefs.repository.fsck import Progress
 from composefs.repository.fsck.damage import Damage, message_of, object_of_entry, object_path_of
 from composefs.repository.images import DIRECTORY as IMAGES
@@ -217,20 +219,9 @@ class _Mending:
     def _mend_layer(self, known: _Known, board: Board, number: int) -> None:
         """Make a layer again, and with it all objects of it that are distrusted."""
         plan = known.plan
-        job = LayerJob(
-            repository=self._repository.path,
-            blob=self._layout.blob_path(plan.digest),
-            digest=plan.digest,
-            size=plan.size,
-            compression=plan.compression,
-            diff_id=plan.diff_id,
-            label=layer_label(plan.diff_id),
-            board=board.path,
-            index=number,
-            archive_size_max=max(known.size, limits.archive_size(plan.size)),  # it may have been let in before
-            has_name=True,
-        )
-        stream = store_layer(self._repository, job).stream
+        size_max = max(known.size, limits.archive_size(plan.size))  # it may have been let in before
+        job = layer_job(self._repository, self._layout, plan, board, number)
+        stream = store_layer(self._repository, replace(job, archive_size_max=size_max, has_name=True)).stream
         if known.link is None or (known.link in self._damage.objects and known.link != stream.raw):
             self._new[layer_name(plan.diff_id)] = stream
         elif known.link not in self._damage.objects:  # another libzstd may have made it, which is as good
@@ -284,10 +275,11 @@ class _Mending:
 
     def _images_here(self) -> set[bytes]:
         """Return the raw digests that names in `images/` say."""
+        fd = self._repository.open_directory()
         try:
-            return self._images_of(os.listdir(f"{self._repository.path}/{IMAGES}"))
-        except FileNotFoundError:
-            return set()
+            return self._images_of(list_directory(fd, IMAGES, self._repository.path))
+        finally:
+            os.close(fd)
 
     def _images_of(self, names: Iterable[str]) -> set[bytes]:
         found = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from composefs.digest import Digest
 from composefs.errors import IntegrityError
 from composefs.oci.index import Batch, KeptIndex, read_index
 from composefs.oci.layer import LayerJob, LayerResult, import_layer
-from composefs.oci.progress import Pen
+from composefs.oci.layout import OciLayout
+from composefs.oci.plan import Plan
+from composefs.oci.progress import Board, Pen
 from composefs.repository import Repository
 from composefs.splitstream import ContentType
 
@@ -43,6 +46,21 @@ class IndexResult:
 def layer_label(diff_id: str) -> str:
     """Return what messages call a layer."""
     return f"layer {diff_id}"
+
+
+def layer_job(repository: Repository, layout: OciLayout, plan: Plan, board: Board, index: int) -> LayerJob:
+    """Return the job to import the layer *plan* of an image in *layout*; it has the place *index* on *board*."""
+    return LayerJob(
+        repository=os.path.abspath(repository.path),
+        blob=os.path.abspath(layout.blob_path(plan.digest)),
+        digest=plan.digest,
+        size=plan.size,
+        compression=plan.compression,
+        diff_id=plan.diff_id,
+        label=layer_label(plan.diff_id),
+        board=board.path,
+        index=index,
+    )
 
 
 def work(job: LayerJob | IndexJob) -> LayerResult | IndexResult:

@@ -60,6 +60,21 @@ def open_directory(
     return fd
 
 
+def list_directory(dir_fd: int, path: str, where: str) -> list[str]:
+    """Return the sorted names in the directory *path*, none if there is no such directory.
+
+    Args and errors are those of `open_directory`; also OSError, if it cannot be read.
+    """
+    try:
+        fd = open_directory(dir_fd, path, where, flags=os.O_RDONLY)
+    except FileNotFoundError:
+        return []
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
 def make_directory(name: str, dir_fd: int, mode: int = MODE) -> bool:
     """Make the directory *name*, of *mode* whatever the umask, unless it exists; return whether it was made."""
     try:

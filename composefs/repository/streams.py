@@ -16,7 +16,7 @@ from composefs.digest import Algorithm, Digest
 from composefs.errors import ComposefsError, FormatError, LimitError, NotFoundError, RepositoryError
 from composefs.merged import MergedFile
 from composefs.repository import refs
-from composefs.repository.directories import open_directory
+from composefs.repository.directories import list_directory
 from composefs.repository.durable import DurableObjects
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.repository.objects import ObjectStore
@@ -87,15 +87,7 @@ class StreamStore:
 
     def names(self) -> Iterator[tuple[str, Digest]]:
         """Yield name and object of every stream, sorted by name; entries that are no streams are passed over."""
-        try:
-            fd = open_directory(self._repository_fd, DIRECTORY, self._path, flags=os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        try:
-            entries = sorted(os.listdir(fd))
-        finally:
-            os.close(fd)
-        for name in entries:
+        for name in list_directory(self._repository_fd, DIRECTORY, self._path):
             try:
                 digest = self.find(name)
             except RepositoryError:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from composefs import Repository, _native
+from composefs import Repository
 from composefs.digest import object_path
 from composefs.repository.gc import collect_garbage, undo_collection
 from composefs.splitstream import ContentType
@@ -33,11 +33,7 @@ DIFFERENT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Wait for no disk: nobody cuts the power here."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(_native, "syncfs", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture(scope="module")

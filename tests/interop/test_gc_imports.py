@@ -14,6 +14,7 @@ from composefs.repository.holders import find_holders
 from tests import commands
 from tests.garbage import ALGORITHM, objects_in
 from tests.layouts import files_layer, image_layout, noise
+from tests.threads import meanwhile
 from tests.tools import require_tool
 
 IMAGES = 3
@@ -57,7 +58,7 @@ def check_all(path):
 
 def test_an_import_is_in_the_way_from_its_first_to_its_last_step(path, layouts):
     """At each event of an import, no garbage can be collected, and who is in the way is told."""
-    refused, holders, done = [], set(), threading.Event()
+    refused, holders = [], set()
     fd = os.open(path, os.O_RDONLY)
 
     def collect(_):
@@ -65,20 +66,14 @@ def test_an_import_is_in_the_way_from_its_first_to_its_last_step(path, layouts):
             collect_garbage(other)
         refused.append(caught.value.holders)
 
-    def look():
-        while not done.is_set():
+    def look(ended):
+        while not ended.is_set():
             holders.update(holder.pid for holder in find_holders(fd))
 
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        with Repository.open(path) as repository:
-            for image in range(IMAGES):
-                import_image(repository, f"oci:{layouts / str(image)}", name=str(image), workers=2, progress=collect)
-    finally:
-        done.set()
-        looking.join()
-        os.close(fd)
+    with meanwhile(look), Repository.open(path) as repository:
+        for image in range(IMAGES):
+            import_image(repository, f"oci:{layouts / str(image)}", name=str(image), workers=2, progress=collect)
+    os.close(fd)
 
     assert len(refused) > 3 * IMAGES
     assert all(f"process {os.getpid()} (" in str(each) for each in refused)

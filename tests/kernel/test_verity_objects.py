@@ -20,6 +20,7 @@ from composefs.repository import Repository
 from composefs.repository.objects import ObjectStore, Stored
 from tests.kernel.images import has_verity
 from tests.layouts import noise
+from tests.threads import meanwhile
 
 ALGORITHM = Algorithm.SHA512
 DATA = noise(10_000)
@@ -166,23 +167,17 @@ def test_open_proves(store: ObjectStore, path: Path, name: Path) -> None:
 @contextmanager
 def somebody_forks() -> Iterator[None]:
     """Have another thread fork all the time: its children have our descriptors for a moment."""
-    ends = threading.Event()
 
-    def fork() -> None:
-        while not ends.is_set():
+    def fork(ended: threading.Event) -> None:
+        while not ended.is_set():
             child = os.fork()
             if child == 0:
                 time.sleep(0.004)
                 os._exit(0)
             os.waitpid(child, 0)
 
-    thread = threading.Thread(target=fork)
-    thread.start()
-    try:
+    with meanwhile(fork):
         yield
-    finally:
-        ends.set()
-        thread.join()
 
 
 def test_forks(scratch: Path) -> None:

@@ -385,6 +385,15 @@ def test_both(run, place, backup):
     ]
 
 
+@pytest.mark.parametrize("options", [[], ["--repair-from", "other"]])
+def test_only_quarantine_waits(run, place, options):
+    """An option that would do nothing is refused."""
+    status, out, err = run("fsck", *options, "--wait", "1")
+
+    assert (status, out) == (2, "")
+    assert "--wait is for --quarantine" in err[0]
+
+
 def test_quarantine_waits(run, place):
     """While others have the repository open, what was found is told, and why nothing was done."""
     DAMAGES["emptied"].do(place)

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from composefs import Algorithm, Digest, Repository
-from composefs._native import FoundObjects, ObjectChecker, ObjectState
+from composefs._native import ObjectState
 from composefs.erofs.writer import write_image
 from composefs.errors import FormatError, NotFoundError, RepositoryError
 from composefs.repository.fsck import Counts, Finding, Kind, check_repository, open_damaged
@@ -196,21 +196,21 @@ def test_a_link_as_directory_of_references(place):
 )
 def test_what_no_test_can_do_to_a_disk(place, monkeypatch, state, error, finding):
     """Errors of the disk, and objects without fs-verity where that is required."""
-    check_all = ObjectChecker.check
-    unused = bytes.fromhex(raw_name(place.unused))
-
-    def check_one(self, digests):
-        found = check_all(self, digests)
-        at = bytes(digests).find(unused) // 32
-        if at < 0:
-            return found
-        found.states[at] = state
-        return FoundObjects(found.digests, found.states, [*found.errors[:at], error, *found.errors[at + 1 :]])
-
-    monkeypatch.setattr(ObjectChecker, "check", check_one)
+    damage.report_state(monkeypatch, place.unused, state, error)
 
     kind, what = finding
-    assert check(place).findings == [Finding(kind, place.unused, what, object_id=unused.hex())]
+    assert check(place).findings == [Finding(kind, place.unused, what, object_id=raw_name(place.unused))]
+
+
+def test_no_object_is_read_through_a_link(place):
+    """A directory of objects that is a link leads to no stream, whatever is there."""
+    directory = place.path / os.path.dirname(place.object_of(place.manifest_stream))
+    directory.rename(place.path / "elsewhere")
+    directory.symlink_to("../elsewhere")
+
+    kinds = {finding.kind for finding in check(place).findings if finding.path == place.manifest_stream}
+
+    assert kinds == {Kind.STREAM_OPEN_FAILED}
 
 
 def test_verity_is_required_where_it_is(place):

@@ -24,11 +24,7 @@ from tests.garbage import Maker, contents, objects_in
 DAY = 86_400
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Wait for no disk: nobody cuts the power here."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(_native, "syncfs", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from composefs.repository.fsck import record
 from composefs.verity import compute_digest
 from tests import damage
 from tests.layouts import files_layer, image_layout, layer, noise
+from tests.threads import meanwhile
 from tests.tools import require_root
 
 ALGORITHM = Algorithm.SHA256
@@ -348,20 +349,16 @@ def exchanging(directory: Path, outside: Path) -> Iterator[None]:
     """Put a link to *outside* in the place of *directory*, and back, over and over."""
     link = directory.with_name(directory.name + ".link")
     link.symlink_to(outside)
-    ended = threading.Event()
     fd = os.open(directory.parent, os.O_RDONLY)
 
-    def work() -> None:
+    def exchange(ended: threading.Event) -> None:
         while not ended.is_set():
             _native.rename(fd, link.name, fd, directory.name, _native.RENAME_EXCHANGE)
 
-    thread = threading.Thread(target=work)
-    thread.start()
     try:
-        yield
+        with meanwhile(exchange):
+            yield
     finally:
-        ended.set()
-        thread.join()
         os.close(fd)
 
 

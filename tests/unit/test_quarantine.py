@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from composefs import Repository, limits
-from composefs._native import FoundObjects, ObjectChecker, ObjectState
+from composefs._native import ObjectState
 from composefs.errors import BusyError, RepositoryError
 from composefs.oci.fsck import OciKind, check_images
 from composefs.oci.importer import import_image
@@ -289,21 +289,11 @@ def test_a_file_as_directory_of_objects(place):
 )
 def test_what_no_test_can_do_to_a_disk(place, monkeypatch, state, error, is_moved):
     """What cannot be read is moved; what could not be looked at, or only lacks its seal, is not."""
-    check_all = ObjectChecker.check
-    unused = bytes.fromhex(place.unused.removeprefix("objects/").replace("/", ""))
-
-    def check_one(self, digests):
-        found = check_all(self, digests)
-        at = bytes(digests).find(unused) // 32
-        if at < 0:
-            return found
-        found.states[at] = state
-        return FoundObjects(found.digests, found.states, [*found.errors[:at], error, *found.errors[at + 1 :]])
 
     def refuse(*_):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(ObjectChecker, "check", check_one)
+    damage.report_state(monkeypatch, place.unused, state, error)
     if state is ObjectState.NOT_READ:
         monkeypatch.setattr(module, "compute_file_digest", refuse)  # it is read once more before it is moved
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from composefs.digest import Algorithm, Digest
 from composefs.errors import RepositoryError
 from composefs.repository import refs
-from composefs.repository.directories import open_directory
+from composefs.repository.directories import list_directory
 from composefs.repository.fsck.findings import Kind, Report
 from composefs.repository.objects import DIRECTORY as OBJECTS
 
@@ -51,7 +51,7 @@ def check_entries(repository_fd: int, directory: str, algorithm: Algorithm, repo
         OSError: it cannot be read.
     """
     checked, corrupted = Checked(set(), [], 0), 0
-    for name in _names(repository_fd, directory):
+    for name in list_directory(repository_fd, directory, ""):
         if name == REFS:
             continue
         path = f"{directory}/{name}"
@@ -106,7 +106,7 @@ def check_refs(repository_fd: int, directory: str, report: Report) -> None:
             continue
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFDIR:
-            pending += [f"{path}/{name}" for name in reversed(_names(repository_fd, path))]
+            pending += [f"{path}/{name}" for name in reversed(list_directory(repository_fd, path, ""))]
         elif kind == stat.S_IFLNK and path != f"{directory}/{REFS}":
             _check_ref(repository_fd, directory, path, report)
         else:
@@ -146,15 +146,3 @@ def refs_by_entry(repository_fd: int, directory: str) -> Iterator[tuple[str, str
     with contextlib.suppress(RepositoryError):  # there is no directory, which was found before
         for path, text in refs.walk(repository_fd, f"{directory}/{REFS}"):
             yield f"{directory}/{REFS}/{path}", os.path.basename(text)
-
-
-def _names(repository_fd: int, path: str) -> list[str]:
-    """Return the sorted names in a directory, none if it does not exist."""
-    try:
-        fd = open_directory(repository_fd, path, "", flags=os.O_RDONLY)
-    except FileNotFoundError:
-        return []
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)

@@ -7,19 +7,24 @@ import os
 import stat
 from typing import BinaryIO
 
+from composefs import _native
 from composefs.digest import Digest
 from composefs.repository.objects import DIRECTORY
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # whatever stands there, never wait for it
 
 
 def open_object(repository_fd: int, digest: Digest) -> BinaryIO:
     """Open the object *digest*, whatever it holds.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is no regular file; ENOTDIR or ELOOP if a link is on the way.
     """
-    fd = os.open(f"{DIRECTORY}/{digest.object_path}", _FLAGS, dir_fd=repository_fd)
+    objects = _native.open_below(repository_fd, DIRECTORY, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = _native.open_below(objects, digest.object_path, _FLAGS)
+    finally:
+        os.close(objects)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "is no regular file")

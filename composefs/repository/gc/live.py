@@ -40,10 +40,9 @@ def read_stream(repository: Repository, name: str, raw: bytes) -> tuple[bytes, l
 
 def read_image(repository: Repository, name: str, raw: bytes) -> set[bytes]:
     """Return the objects that the image *name*, the object *raw*, names; errors are those of `read_stream`."""
-    # Most repositories have references to streams only.
-    from composefs.erofs.check import collect_objects  # noqa: PLC0415
-    from composefs.erofs.reader import ErofsReader  # noqa: PLC0415
-    from composefs.erofs.superblock import read_image as read_bytes  # noqa: PLC0415
+    from composefs.erofs.check import collect_objects  # noqa: PLC0415  # most repositories refer to streams only
+    from composefs.erofs.reader import ErofsReader  # noqa: PLC0415  # likewise
+    from composefs.erofs.superblock import read_image as read_bytes  # noqa: PLC0415  # likewise
 
     try:
         with repository.objects.open(Digest(repository.algorithm, raw)) as file:

@@ -12,7 +12,7 @@ from composefs._native import Buffer
 from composefs._native.sweep import SweepAction, Sweeper, SweepError, Swept, list_objects, mark_objects
 from composefs.digest import Algorithm, object_path
 from composefs.errors import RepositoryError
-from composefs.repository.directories import open_directory
+from composefs.repository.directories import NO_DIRECTORY, NOT_FOLLOWED, open_directory
 from composefs.repository.objects import DIRECTORY
 
 
@@ -129,7 +129,10 @@ class ObjectSet:
         try:
             return list_objects(self._fd, byte, self._size)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{self._where}/{byte:02x}") from None
+            path = f"{self._where}/{byte:02x}"
+            if error.errno in NO_DIRECTORY:
+                raise RepositoryError(path, NOT_FOLLOWED) from None
+            raise OSError(error.errno, error.strerror, path) from None
 
     def _sweep(self, sweeper: Sweeper, byte: int) -> Swept:
         start, end = self._ends[byte : byte + 2]

@@ -24,7 +24,7 @@ from composefs import _native, limits
 from composefs._native.sweep import SweepAction
 from composefs.errors import ComposefsError, FormatError, RepositoryError
 from composefs.json_text import parse_json
-from composefs.repository.directories import Missing, open_directory
+from composefs.repository.directories import Missing, list_directory, open_directory
 from composefs.repository.gc.clock import Clock
 from composefs.repository.gc.objects import ObjectSet
 from composefs.repository.notes import write_note
@@ -117,7 +117,7 @@ def find_batches(repository_fd: int, where: str) -> tuple[list[Batch], list[str]
         OSError: they cannot be read.
     """
     batches, strays = [], []
-    for name in _names(repository_fd, where):
+    for name in list_directory(repository_fd, DIRECTORY, where):
         if _UNFINISHED.fullmatch(name):
             continue
         is_number = _NUMBER.fullmatch(name) and name == _name(int(name))
@@ -259,7 +259,7 @@ def delete(repository_fd: int, where: str, batch: Batch) -> None:
 
 def clear(repository_fd: int, where: str) -> None:
     """Delete batches whose making, or deletion, was interrupted; and the trash, if it is empty then."""
-    names = [name for name in _names(repository_fd, where) if _UNFINISHED.fullmatch(name)]
+    names = [name for name in list_directory(repository_fd, DIRECTORY, where) if _UNFINISHED.fullmatch(name)]
     if names:
         import shutil  # noqa: PLC0415  # with its archive formats 2 ms, which seldom are needed
 
@@ -288,23 +288,12 @@ def _name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _names(repository_fd: int, where: str) -> list[str]:
-    try:
-        fd = open_directory(repository_fd, DIRECTORY, where, flags=os.O_RDONLY)
-    except FileNotFoundError:
-        return []
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)
-
-
 def _is_count(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _next_number(repository_fd: int, where: str) -> int:
-    numbers = [int(name) for name in _names(repository_fd, where) if _NUMBER.fullmatch(name)]
+    numbers = [int(name) for name in list_directory(repository_fd, DIRECTORY, where) if _NUMBER.fullmatch(name)]
     return max(numbers, default=0) + 1
 
 

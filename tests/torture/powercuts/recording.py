@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from composefs.cli import main
+from tests.threads import meanwhile
 
 from .disklog import SECTOR, Entry, read_log
 from .steps import Command, Step
@@ -234,9 +235,8 @@ def _disturbed(mountpoint: Path, repository: Path, chance: random.Random | None)
     if chance is None:
         yield
         return
-    ends = threading.Event()
 
-    def disturb() -> None:
+    def disturb(ends: threading.Event) -> None:
         with (mountpoint / "noise").open("ab") as file:
             known = _filled(mountpoint)
             while not ends.wait(chance.expovariate(1 / _PAUSE)):
@@ -249,13 +249,8 @@ def _disturbed(mountpoint: Path, repository: Path, chance: random.Random | None)
                 else:
                     _write_some(repository / "objects", chance)
 
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
+    with meanwhile(disturb):
         yield
-    finally:
-        ends.set()
-        thread.join()
 
 
 def _filled(path: Path) -> tuple[int, int]:
