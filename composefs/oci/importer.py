@@ -121,16 +121,17 @@ def import_image(
         raise UsageError(f"{reference} is an artifact, of which no image for booting is made")
     request = ErofsRequest.of(repository, erofs_version, bootable=bootable, expected=expected_digest)
     plans = plan_layers(repository, image)
+    maker = ErofsMaker(repository, image, request) if image.manifest.is_container else None
+    layers = Layers(plans)
+    lacks_something = layers.missing or (maker is not None and not maker.is_done)
+    if lacks_something:
+        # Codecs and pools take as long to import as all the rest does when nothing is new.
+        from composefs.oci.missing import Missing  # noqa: PLC0415  # so only where something is missing
     listener(_started(reference, image, plans))
     for plan in plans:
         if plan.present is not None:
             listener(LayerPresent(plan.index, plan.diff_id))
-    maker = ErofsMaker(repository, image, request) if image.manifest.is_container else None
-    layers = Layers(plans)
-    if layers.missing or (maker is not None and not maker.is_done):
-        # Codecs and pools take as long to import as all the rest does when nothing is new.
-        from composefs.oci.missing import Missing  # noqa: PLC0415  # so only where something is missing
-
+    if lacks_something:
         missing = Missing(
             repository, layout, image, layers, maker=maker, listener=listener, max_layer_size=max_layer_size
         )

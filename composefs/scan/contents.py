@@ -111,7 +111,7 @@ class Contents:
         self._batch_size = 0
         self._running: dict[Future[None], list[OpenFile]] = {}
         self._open_count = 0  # files of what runs
-        self._has_failed = self._is_cancelled = False
+        self._uses_threads = self._has_failed = self._is_cancelled = False
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +151,7 @@ class Contents:
         if self._executor is None:
             self._digest_here(batch)
             return
+        self._uses_threads = True
         self._running[self._executor.submit(self._digest, batch)] = batch
         self._open_count += len(batch)
         while len(self._running) > self._queue_max or self._open_count > _OPEN_MAX - _BATCH_COUNT:
@@ -161,7 +162,7 @@ class Contents:
         return batch
 
     def _finish(self) -> None:
-        if self._running:
+        if self._uses_threads:
             self._submit(self._take_batch())
         else:
             self._digest_here(self._take_batch())  # too little for threads
