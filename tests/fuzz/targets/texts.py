@@ -8,8 +8,8 @@ import random
 from composefs.boot.kargs import ImageArgument, parse_cmdline, split_cmdline
 from composefs.digest import Algorithm, Digest
 from composefs.errors import ComposefsError
-from composefs.oci.layout import parse_reference
 from composefs.oci.manifest import Platform
+from composefs.reference import parse_reference
 from composefs.repository import refs
 from composefs.text import printable
 from tests.fuzz.mutations import havoc
@@ -104,10 +104,12 @@ def _check_platform(text: str) -> None:
 
 
 def _check_reference(text: str) -> None:
-    path, tag = parse_reference(text)
-    assert path
-    assert tag != ""
-    assert text.removeprefix("oci:") == (path if tag is None else f"{path}:{tag}")
+    found = parse_reference(text, exists=_nothing, is_directory=_nothing)
+    assert parse_reference(str(found), exists=_nothing, is_directory=_nothing) == found
+
+
+def _nothing(_path: str) -> bool:
+    return False
 
 
 _WORDS = [
