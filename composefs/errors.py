@@ -8,7 +8,13 @@
     ├── IntegrityError        a digest or size that is not the promised one
     ├── NotFoundError         a name that leads nowhere
     ├── RepositoryError       a repository that cannot be used as asked
-    │   └── BusyError         one that others have open, see `composefs.repository.locks`
+    │   ├── BusyError         one that others have open, see `composefs.repository.locks`
+    │   └── RoomError         one that is on a disk without room for what is to be stored
+    ├── RegistryError         a registry that does not answer, or not as it should
+    │   ├── AuthenticationError  one that wants other credentials, or more rights
+    │   ├── ConnectionLostError  one whose connection ended, or came to a stop
+    │   └── RangeError        one that gives no ranges of a blob
+    ├── PolicyError           an image that the configuration of this host forbids
     ├── MountError            a mount that the kernel refuses, or cannot do; also an OSError
     └── CancelledError        work given up because other work failed
 
@@ -121,6 +127,71 @@ class BusyError(RepositoryError):
         super().__init__(path, f"is in use by {', '.join(holders) or 'a process that is not shown'}")
         self.args = (path, holders)
         self.holders = holders
+
+
+class RoomError(RepositoryError):
+    """What is to be stored in the repository at *path* certainly does not fit on its disk.
+
+    Attributes:
+        needed: at least so many.
+        free: so many there are.
+        unit: of both: "bytes" or "inodes".
+    """
+
+    def __init__(self, path: str, needed: int, free: int, unit: str) -> None:
+        super().__init__(path, f"has no room: needs at least {needed:,} {unit}, and {free:,} are free")
+        self.args = (path, needed, free, unit)
+        self.needed, self.free, self.unit = needed, free, unit
+
+
+class RegistryError(ComposefsError):
+    """A registry, or a server that it sends us to, does not give what was asked for: *what*.
+
+    Attributes:
+        what: what went wrong and what was asked for; holds no secret.
+        host: host[:port] of the server that answered, or did not.
+        status: of the HTTP answer; None: there was none.
+        code: of the registry API, such as MANIFEST_UNKNOWN, if the server said one.
+    """
+
+    def __init__(self, what: str, host: str, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(what, host, status, code)
+        self.what, self.host, self.status, self.code = what, host, status, code
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.what}"
+
+
+class AuthenticationError(RegistryError):
+    """A registry wants other credentials than it was shown, or knows them and grants less than what was asked for."""
+
+
+class ConnectionLostError(RegistryError):
+    """The connection ended, or nothing came in time: what may go well the next time."""
+
+
+class RangeError(RegistryError):
+    """The server gives no single ranges of this blob, though perhaps all of it."""
+
+
+class PolicyError(ComposefsError):
+    """*reference* is *what*, says the configuration of this host.
+
+    Attributes:
+        reference: the image that is refused.
+        what: such as "rejected".
+        scope: the entry of the file that says so, such as "docker:quay.io/example".
+        source: the file.
+        remedy: what to do about it, if that is known.
+    """
+
+    def __init__(self, reference: str, what: str, scope: str, source: str, *, remedy: str | None = None) -> None:
+        super().__init__(reference, what, scope, source)
+        self.reference, self.what, self.scope, self.source, self.remedy = reference, what, scope, source, remedy
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy is not None else ""
+        return f"{self.reference}: {self.what}, by {self.scope} in {self.source}{remedy}"
 
 
 class MountError(ComposefsError, OSError):

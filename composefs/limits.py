@@ -22,6 +22,7 @@ TAR_METADATA_SIZE = 1 << 20  # bytes of extension headers for one entry, or in o
 PATH_SIZE = 4096  # bytes; Linux' PATH_MAX, and as composefs-rs in dumps
 XATTR_NAMES_SIZE = 1 << 16  # bytes of all names of an entry, with a zero each; Linux' XATTR_LIST_MAX
 ZSTD_WINDOW_SIZE = 1 << 27  # bytes of memory that a frame may ask for; libzstd's own limit, and so composefs-rs's
+TOC_SIZE = 150 << 20  # bytes of a table of contents; as podman takes; 240,000 files have about half
 
 # JSON
 
@@ -30,7 +31,21 @@ JSON_DEPTH = 64  # lists and objects in one another; real ones have less than te
 JSON_VALUES = 1 << 21  # values, about; each takes up to some 100 bytes of memory
 META_SIZE = 1 << 20  # bytes of meta.json; a real one has about 220
 LAYERS = 4096  # of an image; Docker takes 127
+REGISTRY_JSON_SIZE = 1 << 22  # bytes of an index, manifest, config or list from a registry; registries take these 4 MiB
+REGISTRY_ERROR_SIZE = 1 << 20  # bytes of an answer that is an error, or a token; as in podman
+REGISTRY_PAGES = 1000  # of a list of tags or referrers; usual pages have 100 to 1000
+REGISTRY_LIST_SIZE = 1 << 25  # bytes of all pages of such a list; 100,000 referrers have some 30 MB
+REGISTRY_DOCUMENTS = 64  # indexes, manifests and configs that are asked for, to find an image; usually three
 INDEX_DEPTH = 8  # indexes in one another; the specification names no number
+
+# Archives of images
+
+ARCHIVE_HEADERS = 1 << 18  # of files, and extensions; an image has about 200, in the oldest form that is read
+
+# Configuration of the host
+
+HOST_FILE_SIZE = 4 << 20  # bytes of auth.json, policy.json or a registries.conf; those of clusters have some 10,000
+HELPER_ANSWER_SIZE = 1 << 18  # bytes that a credential helper says; tokens have some 1000
 
 # Repositories
 

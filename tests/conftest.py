@@ -1,5 +1,6 @@
 """Fixtures that more than one directory of tests uses."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,11 @@ import pytest
 
 from composefs import Repository, _native
 from composefs.digest import Algorithm
+from composefs.registry import session, upload
+from composefs.registry.pool import close_connections
 from tests import damage
+from tests.hosts import Host
+from tests.registries.scripted import ScriptedServer
 
 # The same examples every time, so that a failure belongs to the change that it appears with.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -26,6 +31,16 @@ IMPLEMENTATIONS = [
     for algorithm in Algorithm
     for name in _native.hash_implementations(algorithm.kernel_id)
 ]
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Let what a command does to the logs of its process end with the test."""
+    library = logging.getLogger("composefs")
+    former = library.handlers, library.propagate, library.level
+    yield
+    library.handlers, library.propagate = former[:2]
+    library.setLevel(former[2])
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -63,3 +78,31 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> damage.Place:
 def place(original: damage.Place, tmp_path: Path) -> damage.Place:
     """A copy of it."""
     return original.copy(tmp_path / "repository")
+
+
+@pytest.fixture
+def no_connections() -> Iterator[None]:
+    """Leave no connection of this process behind."""
+    yield
+    close_connections()
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch, no_connections: None) -> None:
+    """Let nobody wait for long before a registry is asked again."""
+    monkeypatch.setattr(session, "_FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(session, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(upload, "_FIRST_BACKOFF", 0.01)
+
+
+@pytest.fixture
+def server(no_connections: None) -> Iterator[ScriptedServer]:
+    """A registry without contents that does all right."""
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host without any configuration, in `tmp_path / "host"`, for a user who is not root."""
+    return Host(tmp_path / "host")

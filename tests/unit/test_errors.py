@@ -6,14 +6,20 @@ import pytest
 
 from composefs import errors
 from composefs.errors import (
+    AuthenticationError,
     BusyError,
     ComposefsError,
+    ConnectionLostError,
     FormatError,
     IntegrityError,
     LimitError,
     MountError,
     NotFoundError,
+    PolicyError,
+    RangeError,
+    RegistryError,
     RepositoryError,
+    RoomError,
     TreeError,
     UsageError,
 )
@@ -30,7 +36,14 @@ EXAMPLES = [
     (TreeError("/srv/root", "changed"), "/srv/root: changed"),
     (RepositoryError("/r", "is no such"), "/r: is no such"),
     (BusyError("/r", ("process 1 (a)", "process 2")), "/r: is in use by process 1 (a), process 2"),
+    (PolicyError("dir:/x", "rejected", "dir:/", "policy.json"), "dir:/x: rejected, by dir:/ in policy.json"),
+    (PolicyError("x", "y", "z", "f", remedy="do it"), "x: y, by z in f; do it"),
     (BusyError("/r", ()), "/r: is in use by a process that is not shown"),
+    (RoomError("/r", 2048, 100, "bytes"), "/r: has no room: needs at least 2,048 bytes, and 100 are free"),
+    (RegistryError("tags: 404", "a:5000", 404, "NAME_UNKNOWN"), "a:5000: tags: 404"),
+    (AuthenticationError("tags: 401", "a:5000", 401), "a:5000: tags: 401"),
+    (ConnectionLostError("blob x: no answer in time", "a:5000"), "a:5000: blob x: no answer in time"),
+    (RangeError("blob x: 501: no ranges", "a:5000", 501), "a:5000: blob x: 501: no ranges"),
     (MountError("fsmount", 12), "fsmount: Cannot allocate memory"),
     (MountError("fsmount", 22, messages=("e a", "w b")), "fsmount: Invalid argument; e a; w b"),
     (
