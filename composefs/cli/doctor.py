@@ -52,12 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything, and print what was found."""
+    from composefs.cli.access import host_config
     from composefs.doctor import Job, examine
 
     if arguments.path == "":
         raise UsageError("PATH is empty")
     path = arguments.path or options.repository_path(arguments)
-    findings = examine(path, require_verity=arguments.require_verity)
+    findings = examine(path, require_verity=arguments.require_verity, host=host_config())
     obstacles = {job: [finding for finding in findings if job in finding.prevents] for job in Job}
     if arguments.json:
         _print_json(path, findings, obstacles)

@@ -111,7 +111,7 @@ def _may_mount(arguments: argparse.Namespace) -> bool:
     Raises:
         MountError: it does not, and there are options that only the kernel knows.
     """
-    from composefs.mount.privileges import may_mount
+    from composefs.privileges import may_mount
 
     if may_mount():
         return True

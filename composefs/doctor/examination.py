@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 
 from composefs.digest import Algorithm
-from composefs.doctor import boot, filesystem, kernel, labels, locks, machine, mounting, place, repository
+from composefs.doctor import access, boot, filesystem, kernel, labels, locks, machine, mounting, place, repository
 from composefs.doctor.finding import Finding
 from composefs.doctor.place import State
 from composefs.doctor.repository import Contents
+from composefs.hostconfig import HostConfig
 from composefs.repository import SYSTEM_PATH
 
 
-def examine(path: str | os.PathLike[str], *, require_verity: bool = False) -> list[Finding]:
+def examine(
+    path: str | os.PathLike[str], *, require_verity: bool = False, host: HostConfig | None = None
+) -> list[Finding]:
     """Return what this host, and the repository at *path*, are fit for.
 
     Nothing is changed: files that are made have no name, and what is mounted is seen by nobody.
@@ -20,6 +23,7 @@ def examine(path: str | os.PathLike[str], *, require_verity: bool = False) -> li
     Args:
         path: a repository, or where one would be.
         require_verity: whether to do without fs-verity is no choice.
+        host: where to look for what this host says of registries and images; None: not at all.
 
     Returns:
         What was found, in groups: ids of one begin with the same word.
@@ -52,6 +56,8 @@ def examine(path: str | os.PathLike[str], *, require_verity: bool = False) -> li
         findings.append(labels.judge_labels(labels.find_labels(where.path, sample), where.path))
         if os.path.realpath(where.path) == SYSTEM_PATH:  # another one is not booted from
             findings.append(boot.judge_selection(boot.find_selection(where.path), sealed=contents.sealed))
+    if host is not None:
+        findings += map(access.judge_reading, access.find_readings(host))
     findings += map(machine.judge_hashing, machine.find_hashing())
     return findings + machine.judge_libraries(machine.find_libraries())
 

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 
 from composefs import verity
-from composefs.benchmark.workload import ARCHIVE_SIZE, OBJECTS
 from composefs.digest import BLOCK_SIZE, Algorithm
 from composefs.doctor.finding import BOTH, Finding, Job, Status
 from composefs.doctor.trial import WORKS, Trial, try_directory
-from composefs.mount.privileges import may_use_reserve
 from composefs.mountinfo import MountPoint, find_mount
+from composefs.oci.sizes import ARCHIVE_SIZE, OBJECTS
+from composefs.privileges import may_use_reserve
 from composefs.repository.staging import NO_UNNAMED_FILES
 from composefs.text import counted
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from composefs.cpus import read_lines
 from composefs.doctor.finding import Finding, Job, Status
 from composefs.kernel import Features, probe
-from composefs.mount.privileges import may_mount
+from composefs.privileges import may_mount
 
 _VERITY = "CONFIG_FS_VERITY"
 _AS_ROOT = "run it as root, which can try it"

@@ -15,7 +15,7 @@ from composefs.doctor.trial import reopen
 from composefs.erofs.writer import write_image
 from composefs.errors import MountError
 from composefs.kernel.descriptors import closing
-from composefs.mount.privileges import may_serve
+from composefs.privileges import may_serve
 from composefs.repository.objects import DIRECTORY as OBJECTS
 from composefs.text import describe_failure
 from composefs.tree import Directory, Leaf, Object, Stat

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from composefs import Algorithm, Digest, MountError, Repository, fuse, verity
+from composefs import Algorithm, Digest, MountError, Repository, fuse, privileges, verity
 from composefs.erofs.writer import write_image
 from composefs.fuse import server
 from composefs.kernel import Features, MountOptions, Verity, contexts, erofs, mounts, overlay
-from composefs.mount import images, privileges, unmounting
+from composefs.mount import images, unmounting
 from composefs.repository import meta
 from tests.errors_doc.cases import case
 from tests.errors_doc.scene import Scene

@@ -13,6 +13,7 @@ import pytest
 from composefs import Repository, doctor
 from composefs.cli import main
 from composefs.doctor import Finding, Job, Status, examination
+from composefs.hostconfig import HostConfig
 from tests import commands
 from tests.layouts import noise
 from tests.tools import require_root, require_tool
@@ -35,7 +36,8 @@ def given(monkeypatch):
     """Have findings instead of looking; the value is a list of them, and what was asked for."""
     findings, calls = list(FINDINGS), []
 
-    def examine(path, **options):
+    def examine(path, *, host, **options):
+        assert isinstance(host, HostConfig)
         calls.append((path, options))
         return findings
 
@@ -144,12 +146,13 @@ def test_report_of_this_machine(repository, capsys):
     main(["doctor", str(repository)])
 
     lines = capsys.readouterr().out.splitlines()
-    assert all(len(line) <= 80 or str(repository) in line for line in lines)
-    assert [line for line in lines if line and not line.startswith(" ")][:5] == [
+    assert all(len(line) <= 80 or "/" in line for line in lines)
+    assert [line for line in lines if line and not line.startswith(" ")][:6] == [
         "kernel",
         "mount",
         "file system",
         "repository",
+        "registry",
         "machine",
     ]
     assert re.fullmatch("import: can be done", lines[-2])

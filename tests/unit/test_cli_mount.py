@@ -10,11 +10,11 @@ import os
 import pytest
 
 import composefs
-from composefs import Algorithm, MountError, fuse
+from composefs import Algorithm, MountError, fuse, privileges
 from composefs.cli import main
 from composefs.erofs.writer import write_image
 from composefs.mount import images as mounting
-from composefs.mount import privileges, table, unmounting
+from composefs.mount import table, unmounting
 from composefs.mountinfo import MountPoint, read_mounts
 from tests.images import directory, external, store
 
