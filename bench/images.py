@@ -175,7 +175,7 @@ def _write_layer(layout: Path, index: int, compression: str, plans: list[Plan]) 
     tar_hash, blob_hash = hashlib.sha256(), hashlib.sha256()
     tar_size = 0
     with open(parts / str(index), "xb") as file:
-        for piece in _pieces(_tar(entries)):
+        for piece in _pieces(tar_parts(entries)):
             tar_hash.update(piece)
             tar_size += len(piece)
             packed = compress(piece)
@@ -210,7 +210,7 @@ def _pieces(parts: Iterator[bytes | memoryview]) -> Iterator[bytes]:
     yield bytes(buffer)
 
 
-def _tar(entries: list[trees.Entry]) -> Iterator[bytes | memoryview]:
+def tar_parts(entries: list[trees.Entry]) -> Iterator[bytes | memoryview]:
     """Yield the archive of *entries*."""
     source = material(trees.SEED)
     for entry in entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 
 def printable(data: bytes) -> str:
@@ -28,3 +29,11 @@ def describe_failure(error: OSError) -> str:
     name = error.filename
     where = "" if name is None or isinstance(name, int) else f"{os.fsdecode(name) or repr('')}: "  # not a descriptor
     return f"{where}{error.strerror or error}"
+
+
+def listed(prefix: str, things: Sequence[str], most: int = 10) -> str:
+    """Return *prefix* and the first of *things*, or none: `it has a, b and 3 more`."""
+    if not things:
+        return f"{prefix} none".strip()
+    more = f" and {len(things) - most} more" if len(things) > most else ""
+    return f"{prefix} {', '.join(things[:most])}{more}".strip()

@@ -8,24 +8,19 @@ Source: RFC 8878, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from struct import Struct
+from collections.abc import Iterator
 from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
 from composefs import limits
+from composefs._native.frames import Fault, FrameWalker
 from composefs.errors import FormatError, LimitError
 
 LEVEL = 3  # libzstd's default, which the reference uses; stream ids depend on it
 
-_MAGIC = 0xFD2FB528
-_SKIPPABLE_MAGIC = 0x184D2A50  # and the fifteen numbers after it
-_U32 = Struct("<I")
-_READ_SIZE = 1 << 17  # bytes of compressed input at a time
+READ_SIZE = 1 << 17  # bytes of compressed input at a time
 _PIECE = 1 << 20  # bytes of output at a time; 1 << 17 is as fast, and so is a buffer that is kept
-_RLE = 1  # block type: one byte, repeated
-_RESERVED = 3
 
 
 class Readable(Protocol):
@@ -40,124 +35,106 @@ def compressor() -> zstandard.ZstdCompressionObj:
     return zstandard.ZstdCompressor(level=LEVEL).compressobj()
 
 
-def decompress(file: Readable, source: str, size: int | None = None) -> Iterator[bytes]:
+def decompress(file: Readable, source: str, size: int | None = None, offset: int = 0) -> Iterator[bytes]:
     """Yield the contents of all frames in *file*, in pieces of *size* bytes, or of 1 MiB.
+
+    Args:
+        file: what to read.
+        source: what messages call it.
+        size: bytes of a piece.
+        offset: of *file* in *source*, where other frames come before.
 
     Raises:
         FormatError: *source*, as *file* is called in messages, is not a sequence of whole frames.
         LimitError: a frame asks for too much memory.
     """
-    frames = _Frames(file, source)
+    frames = Frames(source, offset)
     # All that the decoder asks of its source is read(size), whatever its type stub says.
-    stream = cast("BinaryIO", frames)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_SIZE)
-    reader = decompressor.stream_reader(stream, read_size=_READ_SIZE, read_across_frames=True)
-    size = size or _PIECE
+    stream = cast("BinaryIO", _Followed(file, frames))
     try:
-        while piece := reader.read(size):
-            yield piece
+        yield from decompress_frames(stream, size or _PIECE, decompressor())
     except zstandard.ZstdError as error:
         raise FormatError(source, frames.offset, str(error).removeprefix("zstd decompress error: ")) from None
     frames.finish()
 
 
-class _Frames:
-    """Pass *file* on to the decoder and follow where its frames begin and end.
+def decompressor() -> zstandard.ZstdDecompressor:
+    """Return a decoder of one blob after the other, whose memory is bounded."""
+    return zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_SIZE)
 
-    The parts of a frame are a magic, a header, blocks of a header and a body each, and perhaps a checksum.  *_step*
-    takes the next fixed-size part; bodies are only counted.
+
+def decompress_frames(data: bytes | BinaryIO, size: int, decompressor: zstandard.ZstdDecompressor) -> Iterator[bytes]:
+    """Yield the contents of *data*, which `Frames` has followed, in pieces of *size* bytes.
+
+    Raises:
+        zstandard.ZstdError: a frame is broken.
+    """
+    reader = decompressor.stream_reader(data, read_size=READ_SIZE, read_across_frames=True)
+    while piece := reader.read(size):
+        yield piece
+
+
+class Frames:
+    """Follow where frames begin and end in *source*, which comes in pieces.
+
+    Args:
+        source: what messages call it.
+        offset: of the first piece, where a frame begins.
     """
 
-    def __init__(self, file: Readable, source: str) -> None:
-        self._file, self._source = file, source
-        self.offset = 0  # of what was not yet read
-        self._part = bytearray()
-        self._part_size = 4
-        self._step: Callable[[bytes, int], None] = self._magic
-        self._skip = 0  # bytes of a body still to come
-        self._is_single_segment = self._has_checksum = False
-        self._content_size_size = 0  # bytes of the field
-        self._frame_offset: int | None = None  # where the frame began that has not ended
-        self._frames = 0
+    def __init__(self, source: str, offset: int = 0) -> None:
+        self._source = source
+        self._walker = FrameWalker(offset)
+
+    @property
+    def offset(self) -> int:
+        """Where the next piece begins."""
+        return self._walker.offset
+
+    @property
+    def end(self) -> int:
+        """Where the last whole frame ends, or the first one begins."""
+        return self._walker.end
+
+    def follow(self, data: bytes) -> None:
+        """Take the next piece.
+
+        Raises:
+            FormatError: there is something else than frames in it.
+            LimitError: a frame asks for too much memory.
+        """
+        fault, offset = self._walker.walk(data, limits.ZSTD_WINDOW_SIZE), self.offset
+        match fault:
+            case None:
+                return
+            case Fault.MAGIC:
+                what = "bytes behind the last zstd frame are no frame" if offset else "not zstd data"
+            case Fault.BLOCK:
+                what = "zstd block of a reserved type"
+            case Fault.WINDOW:
+                what = "bytes of memory for a zstd frame"
+                raise LimitError(self._source, offset, what, limits.ZSTD_WINDOW_SIZE, self._walker.window)
+        raise FormatError(self._source, offset, what)
+
+    def finish(self) -> None:
+        """Say that no more comes.
+
+        Raises:
+            FormatError: there was no frame, or there is more to come of one.
+        """
+        if self.end != self.offset:
+            raise FormatError(self._source, self.offset, "zstd data ends inside a frame")
+        if not self.offset:
+            raise FormatError(self._source, 0, "no zstd frame at all")
+
+
+class _Followed:
+    """Pass *file* on to the decoder; *frames* sees what it reads."""
+
+    def __init__(self, file: Readable, frames: Frames) -> None:
+        self._file, self._frames = file, frames
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        position = 0
-        while position < len(data):
-            if self._skip:
-                take = min(self._skip, len(data) - position)
-                self._skip -= take
-            else:
-                take = min(self._part_size - len(self._part), len(data) - position)
-                self._part += data[position : position + take]
-            position += take
-            if not self._skip and len(self._part) == self._part_size:
-                part = bytes(self._part)
-                self._part.clear()
-                self._step(part, self.offset + position - len(part))
-        self.offset += len(data)
+        self._frames.follow(data)
         return data
-
-    def finish(self) -> None:
-        """Say that the input has ended."""
-        if self._part or self._skip or self._frame_offset is not None:
-            what = "zstd data ends inside a frame"
-        elif not self._frames:
-            what = "no zstd frame at all"
-        else:
-            return
-        raise FormatError(self._source, self.offset, what)
-
-    def _expect(self, size: int, step: Callable[[bytes, int], None]) -> None:
-        self._part_size, self._step = size, step
-
-    def _magic(self, part: bytes, offset: int) -> None:
-        (magic,) = _U32.unpack(part)
-        self._frames += 1
-        self._frame_offset = offset
-        if magic == _MAGIC:
-            self._expect(1, self._descriptor)
-        elif magic & ~0xF == _SKIPPABLE_MAGIC:
-            self._expect(4, self._skippable_size)
-        else:
-            what = "bytes behind the last zstd frame are no frame" if self._frames > 1 else "not zstd data"
-            raise FormatError(self._source, offset, what)
-
-    def _skippable_size(self, part: bytes, _: int) -> None:
-        (self._skip,) = _U32.unpack(part)
-        self._end_frame()
-
-    def _descriptor(self, part: bytes, _: int) -> None:
-        descriptor = part[0]
-        self._is_single_segment, self._has_checksum = bool(descriptor >> 5 & 1), bool(descriptor >> 2 & 1)
-        self._content_size_size = (self._is_single_segment, 2, 4, 8)[descriptor >> 6]
-        rest = (not self._is_single_segment) + (0, 1, 2, 4)[descriptor & 3] + self._content_size_size
-        self._expect(rest, self._header_rest)  # never nothing: without a window there is a content size
-
-    def _header_rest(self, part: bytes, offset: int) -> None:
-        if self._is_single_segment:  # which has no window but its content, whose size comes last
-            window = int.from_bytes(part[-self._content_size_size :], "little")
-            window += 256 if self._content_size_size == 2 else 0
-        else:
-            exponent, mantissa = part[0] >> 3, part[0] & 7
-            window = (1 << 10 + exponent) * (8 + mantissa) // 8
-        if window > limits.ZSTD_WINDOW_SIZE:
-            what = "bytes of memory for a zstd frame"
-            raise LimitError(self._source, offset, what, limits.ZSTD_WINDOW_SIZE, window)
-        self._expect(3, self._block)
-
-    def _block(self, part: bytes, offset: int) -> None:
-        header = int.from_bytes(part, "little")
-        last, kind, size = header & 1, header >> 1 & 3, header >> 3
-        if kind == _RESERVED:
-            raise FormatError(self._source, offset, "zstd block of a reserved type")
-        self._skip = 1 if kind == _RLE else size
-        if not last:
-            return
-        if self._has_checksum:
-            self._skip += 4
-        self._end_frame()
-
-    def _end_frame(self) -> None:
-        self._frame_offset = None
-        self._expect(4, self._magic)

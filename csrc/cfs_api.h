@@ -65,6 +65,7 @@ int cfs_hash_fuses(int alg);
 
 /* Files. */
 int cfs_link_fd(int fd, int dir_fd, const char *path);
+int cfs_reopen_near(int fd, int dir_fd);
 int cfs_rename(int old_dir_fd, const char *old_path, int new_dir_fd, const char *new_path, unsigned int flags);
 int cfs_reflink(int source_fd, int target_fd);
 int cfs_enable_verity(int fd, int alg, uint32_t block_size, const void *salt, size_t salt_size);
@@ -162,6 +163,23 @@ int cfs_sweep_objects(int dir_fd, int target_fd, size_t digest_size, struct cfs_
 
 /* The sum of all bytes, each from 0 to 255. */
 uint64_t cfs_sum_bytes(const void *data, size_t size);
+
+/*
+ * Where zstd frames begin and end in what comes in pieces.  A walk ends above zero at a part that is none, where offset is
+ * then: 1 no frame begins so; 2 no block is of that type; 3 window is more than window_max.
+ */
+struct cfs_frames {
+	uint64_t offset;	/* bytes before the next piece */
+	uint64_t end;		/* bytes up to the end of the last whole frame */
+	uint64_t window;	/* bytes of memory that the last frame asks for */
+	uint64_t skip;		/* bytes to come of a body */
+	uint32_t next;		/* part */
+	uint32_t wanted, got;	/* bytes of it */
+	uint8_t descriptor;
+	uint8_t part[15];
+};
+void cfs_frames_init(struct cfs_frames *frames, uint64_t offset);
+int cfs_frames_walk(struct cfs_frames *frames, const void *data, size_t size, uint64_t window_max);
 
 /* Where a reader is in the chunks of a layer. */
 struct cfs_tar_place {

@@ -67,6 +67,25 @@ int cfs_link_fd(int fd, int dir_fd, const char *path)
 	return 0;
 }
 
+/*
+ * Open the file behind fd for reading once more, in the mount that dir_fd is in: a link leads from no mount to another,
+ * also of the same file system, and container storage is mounted once more in its own place.
+ * Return: a descriptor, or -errno: EPERM without CAP_DAC_READ_SEARCH, ESTALE on another file system.
+ */
+int cfs_reopen_near(int fd, int dir_fd)
+{
+	union {
+		struct file_handle head;
+		u8 room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+	} handle = { .head.handle_bytes = MAX_HANDLE_SZ };
+	int mount_id, found;
+
+	if (name_to_handle_at(fd, "", &handle.head, &mount_id, AT_EMPTY_PATH) != 0)
+		return -errno;
+	found = open_by_handle_at(dir_fd, &handle.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return found < 0 ? -errno : found;
+}
+
 int open_subdirectory(int dir_fd, const char *name)
 {
 	int fd = open_at(dir_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);

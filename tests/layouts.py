@@ -13,8 +13,8 @@ from typing import Any
 
 import zstandard
 
-from composefs.oci.layout import host_platform
 from composefs.oci.manifest import REF_NAME
+from composefs.oci.platforms import host_platform
 
 Json = dict[str, Any]
 

@@ -25,6 +25,20 @@ def link_fd(fd: int, dir_fd: int, path: str) -> None:
     check(lib.cfs_link_fd(fd, dir_fd, encode_path(path)), path)
 
 
+def reopen_near(fd: int, dir_fd: int) -> int:
+    """Open the file behind *fd* for reading once more, in the mount of *dir_fd*, so that it can be linked there.
+
+    A link leads from no mount to another one, also where both are of one file system.
+
+    Returns:
+        Its descriptor; the caller closes it, and sees that it is the same file.
+
+    Raises:
+        OSError: EPERM without CAP_DAC_READ_SEARCH; or as name_to_handle_at(2) and open_by_handle_at(2).
+    """
+    return check(lib.cfs_reopen_near(fd, dir_fd))
+
+
 def rename(old_dir_fd: int, old: str, new_dir_fd: int, new: str, flags: int = 0) -> None:
     """Rename *old*, relative to *old_dir_fd*, to *new*, relative to *new_dir_fd*.
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from composefs.digest import Algorithm
 from composefs.oci.importer import import_image
-from composefs.oci.layout import host_platform
 from composefs.oci.manifest import REF_NAME
+from composefs.oci.platforms import host_platform
 from composefs.oci.progress import Event, LayerDone, Syncing
 from composefs.repository import Repository
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, Self
 
 from composefs import zstd
-from composefs.errors import FormatError, IntegrityError
-from composefs.oci.layout import open_regular
+from composefs.errors import CancelledError, FormatError, IntegrityError
 from composefs.oci.manifest import Compression
+from composefs.oci.sources.source import Blob
 
 READ_SIZE = 1 << 18  # bytes of a blob at a time
 SLOT_SIZE = 1 << 19  # bytes of tar archive at a time; with 1 << 20, ISA-L is 0.6 to 0.9 times as fast: page faults
@@ -25,37 +24,35 @@ _GZIP_FLAGS, _GZIP_RESERVED = 3, 0xE0  # place in the header; those that RFC 195
 
 
 class BlobReader:
-    """The blob in the file *path*, whose *digest* and *size* are known; messages call it *source*.
+    """The bytes of *blob*, proved by its digest and size; messages call it *source*.
 
     Args:
-        path: a regular file.
-        digest: sha256:..., as the manifest says.
-        size: bytes, as the manifest says.
+        blob: where it is, and what it must be.
         source: for messages.
         advance: called with the number of bytes of each piece that was read.
+        streams: how many connections it may have at a time.
         is_hashed: compute the digest; otherwise who reads it does.
     """
 
     def __init__(
         self,
-        path: str,
-        digest: str,
-        size: int,
+        blob: Blob,
         source: str,
         advance: Callable[[int], None],
         *,
+        streams: Callable[[], int] = lambda: 1,
         is_hashed: bool = True,
     ) -> None:
         self.source = source
-        self._digest, self._size, self.advance, self._is_hashed = digest, size, advance, is_hashed
+        self._blob, self._size, self.advance = blob, blob.size, advance
+        self._streams, self._is_hashed, self._is_stopped = streams, is_hashed, False
         self._sha256 = hashlib.sha256()
         self.offset = 0  # bytes read so far
         self._counted = 0  # bytes that *advance* knows of
-        self._fd = open_regular(path, source)
-        found = os.fstat(self._fd).st_size
-        if found != size:
+        self._stream = blob.place.open(source, self._allowed)
+        if self._stream.size not in (None, self._size):
             self.close()
-            raise IntegrityError(f"{source}, blob {digest}", f"{size} bytes", f"{found} bytes")
+            raise IntegrityError(f"{source}, blob {blob.digest}", f"{self._size} bytes", f"{self._stream.size} bytes")
 
     def __enter__(self) -> Self:
         return self
@@ -64,21 +61,30 @@ class BlobReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Let go of the bytes."""
+        self._stream.close()
 
     def read(self, size: int) -> bytes:
         """Return up to *size* bytes, none only at the end."""
-        data = os.read(self._fd, size)
+        data = self._stream.read(size)
         if self._is_hashed:
             self._sha256.update(data)
         self.offset += len(data)
         if self.offset > self._size:
-            raise IntegrityError(f"{self.source}, blob {self._digest}", f"{self._size} bytes", "more: it grows")
+            raise IntegrityError(f"{self.source}, blob {self._blob.digest}", f"{self._size} bytes", "more: it grows")
         new = max(self.offset - self._counted, 0)  # none, while it is read again
         self._counted += new
         self.advance(new)
         return data
+
+    def stop(self) -> None:
+        """Have no thread wait any longer for bytes from a network: they are of no use any more."""
+        self._is_stopped = True
+
+    def _allowed(self) -> int:
+        if self._is_stopped:
+            raise CancelledError(f"{self.source} was given up")
+        return self._streams()
 
     def verify(self, got: str | None = None) -> None:
         """Compare the whole with the digest; what is left of it is read before.
@@ -91,16 +97,37 @@ class BlobReader:
         """
         if got is None:
             if not self._is_hashed:
-                self._is_hashed, self.offset = True, os.lseek(self._fd, 0, os.SEEK_SET)
+                self._is_hashed, self.offset = True, 0
+                self._stream.close()
+                self._stream = self._blob.place.open(self.source, self._allowed)
             while self.read(READ_SIZE):
                 pass
             got = "sha256:" + self._sha256.hexdigest()
-        if got != self._digest:
-            raise IntegrityError(f"{self.source}, blob", self._digest, got)
+        if got != self._blob.digest:
+            raise IntegrityError(f"{self.source}, blob", self._blob.digest, got)
 
 
-def decompress(blob: BlobReader, compression: Compression) -> Iterator[bytes]:
+class Compressed(Protocol):
+    """What `decompress` reads from."""
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+
+    @property
+    def offset(self) -> int:
+        """How many bytes were read so far."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to *size* bytes, none only at the end."""
+
+
+def decompress(blob: Compressed, compression: Compression) -> Iterator[bytes]:
     """Yield the tar archive in *blob*, in slots.
+
+    Args:
+        blob: at its begin, or between two of its members or frames.
+        compression: how it holds the archive.
 
     Raises:
         FormatError: the blob is cut, followed by other data, or not compressed as *compression* says.
@@ -110,17 +137,31 @@ def decompress(blob: BlobReader, compression: Compression) -> Iterator[bytes]:
             while slot := blob.read(SLOT_SIZE):
                 yield slot
         case Compression.ZSTD:
-            yield from zstd.decompress(blob, blob.source, SLOT_SIZE)
+            yield from zstd.decompress(blob, blob.source, SLOT_SIZE, blob.offset)
         case Compression.GZIP:
-            yield from _gunzip(blob)
+            yield from in_slots(_gunzip(blob))
 
 
-def _gunzip(blob: BlobReader) -> Iterator[bytes]:
-    data, members = _fill(blob, b""), 0
-    while data or not members:
+def in_slots(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield *pieces*, small ones put together: the entries that are whole in a slot are done with at once."""
+    gathered, size = list[bytes](), 0
+    for piece in pieces:
+        if size + len(piece) > SLOT_SIZE:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        gathered.append(piece)
+        size += len(piece)
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _gunzip(blob: Compressed) -> Iterator[bytes]:
+    is_first = not blob.offset
+    data = _fill(blob, b"")
+    while data or is_first:
         start = blob.offset - len(data)
         if not data.startswith(_GZIP_MAGIC):
-            raise FormatError(blob.source, start, _what_is_wrong(data, members))
+            raise FormatError(blob.source, start, _what_is_wrong(data, is_first=is_first))
         if len(data) > _GZIP_FLAGS and data[_GZIP_FLAGS] & _GZIP_RESERVED:
             what = f"gzip member at {start} is broken: unknown flags {data[_GZIP_FLAGS] & _GZIP_RESERVED:#x}"
             raise FormatError(blob.source, start, what)
@@ -130,10 +171,10 @@ def _gunzip(blob: BlobReader) -> Iterator[bytes]:
         except decoder_errors as error:
             text = str(error).partition(": ")[2] or str(error)
             raise FormatError(blob.source, blob.offset, f"gzip member at {start} is broken: {text}") from None
-        data, members = _fill(blob, member.unused_data), members + 1
+        data, is_first = _fill(blob, member.unused_data), False
 
 
-def _inflate(blob: BlobReader, member: MemberDecoder, data: bytes) -> Iterator[bytes]:
+def _inflate(blob: Compressed, member: MemberDecoder, data: bytes) -> Iterator[bytes]:
     slot = member.decompress(data, SLOT_SIZE)
     while True:
         if slot:
@@ -148,15 +189,15 @@ def _inflate(blob: BlobReader, member: MemberDecoder, data: bytes) -> Iterator[b
         slot = member.decompress(data, SLOT_SIZE)
 
 
-def _fill(blob: BlobReader, data: bytes) -> bytes:
+def _fill(blob: Compressed, data: bytes) -> bytes:
     """Return *data* and more, so that a member's whole header is in it: ISA-L misreads one that comes in pieces."""
     while len(data) < READ_SIZE // 2 and (more := blob.read(READ_SIZE)):
         data += more
     return data
 
 
-def _what_is_wrong(data: bytes, members: int) -> str:
-    if not members:
+def _what_is_wrong(data: bytes, *, is_first: bool) -> str:
+    if is_first:
         return "not gzip data" if data else "no gzip data at all"
     return f"{'zero padding' if not data.strip(bytes(1)) else 'bytes'} behind the last gzip member"
 

@@ -6,7 +6,6 @@ already is not copied; EROFS images are made there, in its own formats.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -19,8 +18,7 @@ from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import StoredImage, open_image
 from composefs.oci.index import LayerIndex
 from composefs.oci.layer import LayerResult
-from composefs.oci.layout import Image
-from composefs.oci.manifest import Descriptor
+from composefs.oci.manifest import Descriptor, Image
 from composefs.oci.merge import OrderedMerger
 from composefs.oci.names import config_name, find_layers, layer_name, name_image
 from composefs.oci.pool import run_jobs
@@ -30,6 +28,7 @@ from composefs.oci.slots import ErofsImage
 from composefs.oci.stats import Stats
 from composefs.oci.transfer import CopyJob, copy_layer
 from composefs.oci.work import layer_label
+from composefs.oci_digest import oci_digest
 from composefs.repository import Repository
 from composefs.repository.holding import holding
 from composefs.repository.refs import encode_tag
@@ -209,7 +208,7 @@ def _parse(stored: StoredImage) -> Image:
     That may not be the one it is stored as: skopeo converts Docker's manifests, and composefs-rs keeps the old digest.
     """
     data = stored.manifest_bytes
-    descriptor = Descriptor(_MANIFEST_TYPE, "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
+    descriptor = Descriptor(_MANIFEST_TYPE, oci_digest(data), len(data))
     return Image.parse(descriptor, data, stored.config_bytes)
 
 

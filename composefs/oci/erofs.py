@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from composefs.digest import Digest
 from composefs.erofs import VERSIONS, ondisk
 from composefs.errors import ComposefsError, NotFoundError, UsageError
-from composefs.oci.layout import Image
+from composefs.oci.manifest import Image
 from composefs.oci.names import config_name
 from composefs.oci.progress import BuildingImage, Listener
 from composefs.oci.slots import ErofsImage, Slot

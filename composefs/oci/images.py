@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from composefs.digest import Digest
 from composefs.errors import ComposefsError, FormatError, IntegrityError, NotFoundError
-from composefs.oci.layout import Image
-from composefs.oci.manifest import Descriptor, Manifest, parse_object
+from composefs.oci.manifest import Descriptor, Image, Manifest, parse_object
 from composefs.oci.names import config_name, manifest_name
 from composefs.oci.slots import Slot, key_order
 from composefs.oci.tags import NamedBy, find, require_manifest
+from composefs.oci_digest import oci_digest
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, decode_tag
 from composefs.splitstream import ContentType
@@ -137,7 +136,7 @@ def check_sha256(what: str, data: bytes, digest: str) -> None:
     Raises:
         IntegrityError: they are not.
     """
-    got = "sha256:" + hashlib.sha256(data).hexdigest()
+    got = oci_digest(data)
     if got != digest:
         raise IntegrityError(what, digest, got)
 

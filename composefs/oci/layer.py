@@ -8,17 +8,20 @@ is a few paths and digests, its result digests, counts and the index.
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
 from composefs import limits
 from composefs.digest import Digest
 from composefs.errors import FormatError, IntegrityError, LimitError
-from composefs.oci.blobs import SLOT_SIZE, BlobReader, decompress
+from composefs.oci.blobs import SLOT_SIZE, BlobReader
 from composefs.oci.index import Batch, Indexer, KeptIndex
+from composefs.oci.inflation import inflate
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Pen
+from composefs.oci.segments import PartsWriter, SegmentedPlace, SegmentTaker
+from composefs.oci.sources.source import Blob
 from composefs.oci.split import ArchiveSplitter
 from composefs.oci.stages import Ahead, Behind
 from composefs.oci.stats import Stats
@@ -28,6 +31,7 @@ from composefs.repository.durable import DurableObjects
 from composefs.splitstream import ContentType, SplitstreamWriter
 
 _DEPTH = 8  # slots that one stage may be ahead of the next; a guess
+_BUSY = 2  # CPUs that the stages keep so; only others are worth more threads that inflate
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,20 @@ class LayerJob:
     """What a worker needs to know."""
 
     repository: str  # path
-    blob: str  # path
-    digest: str  # of the blob
-    size: int  # of the blob, bytes
-    compression: Compression | None  # None: an artifact's blob, stored as it is
+    blob: Blob
     diff_id: str  # of the archive; of an artifact's blob its digest
     label: str  # for messages
     board: str
     index: int  # on the board
+    streams: int = 1  # connections to where the blobs are that all layers may have at a time
     wants_index: bool = False  # of its entries
     archive_size_max: int | None = None  # bytes; None: as `composefs.limits` has it
     has_name: bool = False  # its stream has one already, though it is missing: all else is on disk before it is there
+
+    @property
+    def size(self) -> int:
+        """How much work it is, compared with the others: bytes of its blob."""
+        return self.blob.size
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,30 @@ def import_layer(job: LayerJob) -> LayerResult:
 
 def store_layer(repository: Repository, job: LayerJob) -> LayerResult:
     """Do what `import_layer` does, in *repository*, which is open already."""
+    try:
+        return _store_once(repository, job)
+    except IntegrityError:
+        place = job.blob.place.again()
+        if place is None:
+            raise
+        try:
+            return _store_once(repository, replace(job, blob=replace(job.blob, place=place)))
+        except IntegrityError as error:
+            error.add_note(f"it was fetched twice, the second time from {place}")
+            raise
+
+
+def _store_once(repository: Repository, job: LayerJob) -> LayerResult:
     if job.size > limits.ARCHIVE_SIZE:
         raise LimitError(job.label, 0, "bytes of blob", limits.ARCHIVE_SIZE, job.size)
     pen = Pen(job.board, job.index)
     try:
-        with BlobReader(job.blob, job.digest, job.size, job.label, pen.advance, is_hashed=not _is_plain(job)) as blob:
+        if isinstance(job.blob.place, SegmentedPlace):
+            return _take_segments(repository, job.blob.place, job, pen)
+        streams = functools.partial(pen.share, job.streams)
+        with BlobReader(job.blob, job.label, pen.advance, streams=streams, is_hashed=not _is_plain(job)) as blob:
             stats = Stats()
-            if job.compression is None:
+            if job.blob.compression is None:
                 return LayerResult(_store_blob(repository, blob, job, stats), stats)
             stream, index = _store_archive(repository, blob, job, stats, pen)
             return LayerResult(stream, stats, index)
@@ -90,7 +114,7 @@ def store_layer(repository: Repository, job: LayerJob) -> LayerResult:
 
 def _is_plain(job: LayerJob) -> bool:
     """Tell whether the blob is the archive, so that they have one digest."""
-    return job.compression is Compression.NONE
+    return job.blob.compression is Compression.NONE
 
 
 @functools.lru_cache(maxsize=1)  # all layers of an import, which its board identifies, share it in one worker
@@ -109,6 +133,30 @@ def _store_blob(repository: Repository, blob: BlobReader, job: LayerJob, stats: 
         return _store_stream(repository, writer, job)
 
 
+def _take_segments(repository: Repository, place: SegmentedPlace, job: LayerJob, pen: Pen) -> LayerResult:
+    """Store a layer whose files are to be shared with the objects."""
+    most = job.archive_size_max
+    if most is not None and job.size > most:
+        raise LimitError(job.label, 0, "bytes of archive", most, job.size, raised_by="max_layer_size")
+    stats, kept = Stats(), KeptIndex()
+    indexer = Indexer(kept.add) if job.wants_index else None
+    with (
+        closing(repository.streams.writer(ContentType.LAYER)) as writer,
+        place.segments(job.label, lambda: pen.advance(0)) as segments,
+    ):
+        parts = PartsWriter(writer, job.label, stats, indexer)
+        fetch = place.local_fetch
+        taker = SegmentTaker(repository, parts, job.label, job.size, local_fetch=fetch, advance=pen.advance)
+        for segment in segments:
+            taker.take(segment)
+        got = taker.finish()
+        if got != job.diff_id:
+            raise IntegrityError(f"{job.label}, diff_id", job.diff_id, got)
+        stream = _store_stream(repository, writer, job)
+        stats.bytes_inline = writer.inline_size
+    return LayerResult(stream, stats, kept.batches() if indexer is not None else None)
+
+
 def _store_stream(repository: Repository, writer: SplitstreamWriter, job: LayerJob) -> Digest:
     """Store the stream that was written, once nobody can find it without what it refers to."""
     if job.has_name:
@@ -120,7 +168,7 @@ def _store_archive(
     repository: Repository, blob: BlobReader, job: LayerJob, stats: Stats, pen: Pen
 ) -> tuple[Digest, tuple[Batch, ...] | None]:
     """Store a layer's archive as a stream of inline data and objects; return that, and the index of its entries."""
-    assert job.compression is not None
+    assert job.blob.compression is not None
     kept = KeptIndex()
     indexer = Indexer(kept.add) if job.wants_index else None
     storing, compressing = (Behind(_DEPTH, pen.has_idle_cpus) for _ in range(2))
@@ -129,9 +177,17 @@ def _store_archive(
         archive = ArchiveSplitter(
             repository, writer, job.label, stats, indexer=indexer, storing=sealers.storing(storing.do)
         )
-        slots = Ahead(_watched(decompress(blob, job.compression), blob, job), _DEPTH, pen.has_idle_cpus)
+        inflated = inflate(blob, job.blob.compression, lambda: slots.is_waited_for and pen.has_idle_cpus(_BUSY))
+        slots = Ahead(_watched(inflated, blob, job), _DEPTH, pen.has_idle_cpus)
         try:
-            with closing(archive), closing(sealers), closing(storing), closing(compressing), closing(slots):
+            with (
+                closing(archive),
+                closing(sealers),
+                closing(storing),
+                closing(compressing),
+                closing(slots),
+                _stopping(blob),
+            ):
                 for slot in slots:
                     archive.feed(slot)
                     storing.check()
@@ -154,15 +210,28 @@ def _store_archive(
     return stream, kept.batches()
 
 
-def _watched(slots: Iterable[bytes], blob: BlobReader, job: LayerJob) -> Generator[bytes]:
+@contextmanager
+def _stopping(blob: BlobReader) -> Iterator[None]:
+    """Have nobody wait for more of *blob* after an error, unless the rest of it may say what was wrong."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except BaseException:
+        blob.stop()
+        raise
+
+
+def _watched(slots: Generator[bytes], blob: BlobReader, job: LayerJob) -> Generator[bytes]:
     """Yield *slots*: one piece of a blob may inflate to gigabytes, and the import may have been stopped."""
     asked = job.archive_size_max if job.archive_size_max is not None else limits.archive_size(job.size)
     most, size = min(asked, limits.ARCHIVE_SIZE), 0  # beyond that no stream is read
     raised_by = "max_layer_size" if most < limits.ARCHIVE_SIZE else None
-    for slot in slots:
-        blob.advance(0)
-        size += len(slot)
-        if size > most:
-            what = f"bytes of archive in a blob of {job.size} bytes"
-            raise LimitError(job.label, blob.offset, what, most, raised_by=raised_by)
-        yield slot
+    with closing(slots):
+        for slot in slots:
+            blob.advance(0)
+            size += len(slot)
+            if size > most:
+                what = f"bytes of archive in a blob of {job.size} bytes"
+                raise LimitError(job.label, blob.offset, what, most, raised_by=raised_by)
+            yield slot

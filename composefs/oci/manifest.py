@@ -1,4 +1,4 @@
-"""Image indexes, manifests and configs as values; no I/O.
+"""Image indexes, manifests, configs, and the images that they make, as values; no I/O.
 
 Source: OCI image specification 1.1 (descriptor.md, image-index.md, manifest.md, config.md), and Docker's "Image
 Manifest V 2, Schema 2", whose fields are the same.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
@@ -18,15 +18,17 @@ from composefs.json_text import parse_json
 
 REF_NAME = "org.opencontainers.image.ref.name"  # annotation of a descriptor: its tag in a layout
 
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _INDEX_TYPES = frozenset(
     [
-        "application/vnd.oci.image.index.v1+json",
+        INDEX_TYPE,
         "application/vnd.docker.distribution.manifest.list.v2+json",
     ]
 )
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _MANIFEST_TYPES = frozenset(
     [
-        "application/vnd.oci.image.manifest.v1+json",
+        MANIFEST_TYPE,
         "application/vnd.docker.distribution.manifest.v2+json",
     ]
 )
@@ -60,6 +62,7 @@ _LAYER_TYPES = {
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _Json = dict[str, Any]
+_NO_TEXTS: Mapping[str, str] = {}  # one for all: an index may have 100,000 descriptors
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,14 @@ class Descriptor:
     digest: str  # sha256:...
     size: int  # bytes
     platform: Platform | None = None
-    tag: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_TEXTS, compare=False)
+    data: bytes | None = field(default=None, compare=False)  # the blob itself, if it is small
+    urls: tuple[str, ...] = field(default=(), compare=False)  # where else it is
+
+    @property
+    def tag(self) -> str | None:
+        """What the image is called in its layout."""
+        return self.annotations.get(REF_NAME)
 
     @property
     def is_index(self) -> bool:
@@ -172,6 +182,35 @@ class Config:
         )
 
 
+@dataclass(frozen=True)
+class Image:
+    """One image: its manifest and config, checked and parsed, and their bytes as they are stored."""
+
+    descriptor: Descriptor
+    manifest: Manifest
+    manifest_bytes: bytes
+    config_bytes: bytes
+    diff_ids: tuple[str, ...]  # of the layers; of an artifact, whose blobs have none, their digests
+    source_digest: str | None = None  # of the manifest where it comes from, if ours was made of that
+
+    @classmethod
+    def parse(cls, descriptor: Descriptor, manifest_bytes: bytes, config_bytes: bytes) -> Self:
+        """Return the image of a manifest and config, which their digests are known to be those of.
+
+        Raises:
+            FormatError: one of them is broken, or they do not belong together.
+        """
+        source = f"manifest {descriptor.digest}"
+        manifest = Manifest.parse(manifest_bytes, source)
+        if manifest.is_container:
+            diff_ids = Config.parse(config_bytes, f"config {manifest.config.digest}").diff_ids
+        else:
+            diff_ids = tuple(layer.digest for layer in manifest.layers)
+        if len(diff_ids) != len(manifest.layers):
+            raise FormatError(source, 0, f"{len(manifest.layers)} layers, but the config has {len(diff_ids)} diff_ids")
+        return cls(descriptor, manifest, manifest_bytes, config_bytes, diff_ids)
+
+
 def parse_index(data: bytes, source: str) -> tuple[Descriptor, ...]:
     """Return the descriptors of the image index in *data*.
 
@@ -204,15 +243,37 @@ def _descriptor(value: object, source: str) -> Descriptor:
         raise FormatError(source, 0, f"mediaType {media_type!r} is no text")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise FormatError(source, 0, f"size {size!r} is no number of bytes")
-    annotations = value.get("annotations")
-    tag = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return Descriptor(
         media_type=media_type,
         digest=_digest(value.get("digest"), source),
         size=size,
         platform=_platform(value.get("platform")),
-        tag=tag if isinstance(tag, str) else None,
+        annotations=_texts(value.get("annotations")),
+        data=_data(value.get("data"), source),
+        urls=_urls(value.get("urls")),
     )
+
+
+def _texts(value: object) -> Mapping[str, str]:
+    """Return annotations; what is none is passed over."""
+    if not isinstance(value, dict) or not value:
+        return _NO_TEXTS
+    return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
+def _data(value: object, source: str) -> bytes | None:
+    if not isinstance(value, str):
+        return None
+    import base64  # noqa: PLC0415  # it is rare
+
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise FormatError(source, 0, "data is no base64") from None
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    return tuple(url for url in value if isinstance(url, str)) if isinstance(value, list) else ()
 
 
 def _digest(value: object, source: str) -> str:

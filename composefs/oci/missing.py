@@ -9,12 +9,13 @@ from composefs.oci.checkpoints import Checkpoints
 from composefs.oci.erofs import ErofsMaker
 from composefs.oci.index import LayerIndex
 from composefs.oci.layer import LayerJob, LayerResult
-from composefs.oci.layout import Image, OciLayout
+from composefs.oci.manifest import Image
 from composefs.oci.merge import OrderedMerger
 from composefs.oci.plan import Layers, Plan
 from composefs.oci.pool import run_jobs
 from composefs.oci.progress import Board, LayerDone, LayerProgress, Listener
 from composefs.oci.read import index_jobs, pool_pays, stored_layer
+from composefs.oci.sources.source import Source
 from composefs.oci.work import IndexJob, IndexResult, layer_job, work
 from composefs.repository import Repository
 
@@ -24,7 +25,7 @@ class Missing:
 
     Args:
         repository: gets it.
-        layout: has the image.
+        source: has the image.
         image: the image.
         layers: of it; gets the new ones.
         maker: of its EROFS images; None: it is to have none.
@@ -35,7 +36,7 @@ class Missing:
     def __init__(
         self,
         repository: Repository,
-        layout: OciLayout,
+        source: Source,
         image: Image,
         layers: Layers,
         *,
@@ -43,7 +44,7 @@ class Missing:
         listener: Listener,
         max_layer_size: int | None = None,
     ) -> None:
-        self._repository, self._layout, self._image, self._layers = repository, layout, image, layers
+        self._repository, self._source, self._image, self._layers = repository, source, image, layers
         self._maker, self._listener, self._max_layer_size = maker, listener, max_layer_size
         self._checkpoints = Checkpoints(repository)
 
@@ -87,7 +88,15 @@ class Missing:
 
             if jobs:
                 run_jobs(
-                    work, jobs, board, workers=workers, executor=executor, on_progress=on_progress, on_result=on_result
+                    work,
+                    jobs,
+                    board,
+                    workers=workers,
+                    are_fetched=self._source.streams is not None,
+                    modules=sorted({type(job.blob.place).__module__ for job in jobs if isinstance(job, LayerJob)}),
+                    executor=executor,
+                    on_progress=on_progress,
+                    on_result=on_result,
                 )
         finally:
             board.close()
@@ -97,8 +106,9 @@ class Missing:
                     merger.add(diff_id, stored_layer(self._repository, diff_id, stream))
 
     def _job(self, plan: Plan, board: Board, number: int, *, wants_index: bool) -> LayerJob:
-        job = layer_job(self._repository, self._layout, plan, board, number)
-        return replace(job, wants_index=wants_index, archive_size_max=self._max_layer_size)
+        job = layer_job(self._repository, plan, self._source.blob(self._image, plan.index), board, number)
+        streams = self._source.streams or 1
+        return replace(job, streams=streams, wants_index=wants_index, archive_size_max=self._max_layer_size)
 
     def _imported(self, plan: Plan, result: LayerResult) -> None:
         layers = self._layers

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from composefs.digest import Digest
 from composefs.errors import ComposefsError
 from composefs.oci import slots
-from composefs.oci.layout import Image
+from composefs.oci.manifest import Image
 from composefs.oci.slots import ErofsImage
 from composefs.repository import Repository
 from composefs.repository.refs import OCI_TAGS, encode_tag

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from composefs.digest import Digest
 from composefs.errors import FormatError
-from composefs.oci.layout import Image
-from composefs.oci.manifest import Compression, Descriptor
+from composefs.oci.manifest import Compression, Descriptor, Image
 from composefs.oci.names import find_layers
 from composefs.oci.stats import Stats
 from composefs.repository import Repository
@@ -44,8 +43,8 @@ class Layers:
         self.stats = Stats()
 
 
-def plan_layers(repository: Repository, image: Image) -> list[Plan]:
-    """Return the distinct layers of *image*, in its order.
+def plan_layers(repository: Repository | None, image: Image) -> list[Plan]:
+    """Return the distinct layers of *image*, in its order; without a *repository* all are missing.
 
     Raises:
         FormatError: one of them is of an unknown kind.
@@ -64,7 +63,7 @@ def plan_layers(repository: Repository, image: Image) -> list[Plan]:
             what = f"an artifact's archive of type {descriptor.media_type!r} has no digest of its contents"
             raise FormatError(f"layer {descriptor.digest}", 0, what)
         content_types[diff_id] = ContentType.BLOB if compression is None else ContentType.LAYER
-    present = find_layers(repository, content_types)
+    present = find_layers(repository, content_types) if repository is not None else {}
     return [
         Plan(index, descriptor.digest, diff_id, descriptor.size, descriptor.compression, present.get(diff_id))
         for diff_id, (index, descriptor) in layers.items()

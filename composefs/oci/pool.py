@@ -5,11 +5,13 @@ The first failure stops the rest: a worker looks at the board with every piece t
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import (
     FIRST_EXCEPTION,
     BrokenExecutor,
@@ -20,6 +22,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Protocol, TypeVar
 
@@ -27,7 +30,9 @@ from composefs.cpus import available_cpus
 from composefs.errors import ComposefsError, IntegrityError
 from composefs.oci.progress import Board
 
+_LOGS = logging.getLogger()
 _TICK = 0.1  # seconds between two looks at the board
+_PATIENCE = 3.0  # seconds that processes have to end in; one may be in a codec that takes a minute for a call
 _STOPS = (signal.SIGINT, signal.SIGTERM)  # which the parent turns into an end in good order
 
 
@@ -53,6 +58,8 @@ def run_jobs(
     board: Board,
     *,
     workers: int | None,
+    are_fetched: bool = False,
+    modules: Collection[str] = (),
     executor: Executor | None,
     on_progress: Callable[[int, int], None],
     on_result: Callable[[int, _Result], None],
@@ -64,6 +71,8 @@ def run_jobs(
         jobs: what to do; each has its place on the board.
         board: that of the jobs.
         workers: jobs at the same time; by default as `default_workers` says.
+        are_fetched: by a network, for which a job waits now and then: one more of them keeps all CPUs busy.
+        modules: what processes of our own need beside `composefs.oci.work`; imported once, not by each.
         executor: runs the jobs; by default processes of our own, or a thread if one job at a time is enough.
         on_progress: called with a job's number and the bytes it has read.
         on_result: called with a job's number and its result, also of those that are done when another one fails.
@@ -72,9 +81,10 @@ def run_jobs(
         ComposefsError, OSError: the first failure of a job; the others are stopped.
     """
     by_size = sorted(range(len(jobs)), key=lambda number: jobs[number].size, reverse=True)
-    count = min(len(jobs), workers or default_workers([job.size for job in jobs], available_cpus()))
+    at_once = available_cpus() + are_fetched
+    count = min(len(jobs), workers or default_workers([job.size for job in jobs], at_once))
     futures: dict[Future[_Result], int] = {}
-    with _executor(executor, count) as pool:
+    with _executor(executor, count, modules) as pool:
         try:
             with nullcontext() if executor is not None else _stops_held():
                 for number in by_size:
@@ -83,7 +93,10 @@ def run_jobs(
         except BaseException:
             board.cancel()
             running = [future for future in futures if not future.cancel()]  # these see the board
+            patience = time.monotonic() + _PATIENCE
             while wait(running, timeout=_TICK).not_done:
+                if isinstance(pool, _Processes) and time.monotonic() > patience:
+                    pool.kill()
                 _check(pool)
             _check(pool)
             _take_finished(futures, on_result)
@@ -158,7 +171,7 @@ def _worker_died(job: Job) -> ComposefsError:
 
 
 @contextmanager
-def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
+def _executor(given: Executor | None, count: int, modules: Collection[str]) -> Iterator[Executor]:
     """Yield the executor of the caller, which stays open, or one of our own for *count* jobs at a time."""
     if given is not None:
         yield given
@@ -167,8 +180,8 @@ def _executor(given: Executor | None, count: int) -> Iterator[Executor]:
             yield threads
     else:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["composefs.oci.work"])  # imported once, not by each worker
-        with _Processes(count, mp_context=context, initializer=_begin_worker) as processes:
+        context.set_forkserver_preload(["composefs.oci.work", *modules])
+        with _Processes(count, mp_context=context, initializer=_begin_worker, initargs=(_LOGS.level,)) as processes:
             yield processes
 
 
@@ -181,12 +194,18 @@ class _Processes(ProcessPoolExecutor):
         It may have had the lock of a queue, or have written half of a result: the others, or the thread that takes the
         results, would wait for the rest for ever, and whoever closes the pool for them.
         """
-        processes = list((self._processes or {}).values())
-        if any(process.exitcode is not None for process in processes):
-            for process in processes:
-                process.kill()
+        if any(process.exitcode is not None for process in self._all()):
+            self.kill()
             # The last writer: now the rest of a result is known not to come.
             self._result_queue._writer.close()  # type: ignore[attr-defined]  # typeshed lacks it
+
+    def kill(self) -> None:
+        """Kill all of them."""
+        for process in self._all():
+            process.kill()
+
+    def _all(self) -> list[BaseProcess]:
+        return list((self._processes or {}).values())
 
 
 def _check(pool: Executor) -> None:
@@ -221,8 +240,9 @@ def _stops_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _begin_worker() -> None:
+def _begin_worker(log_level: int) -> None:
     """Leave Ctrl-C and SIGTERM, which may come to all processes, to the parent; but end when the parent is killed."""
+    _LOGS.setLevel(log_level)  # as the parent has it
     for signum in _STOPS:
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

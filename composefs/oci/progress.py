@@ -141,11 +141,23 @@ class Pen:
         self._states = _COUNTER.size * ((len(self._map) - _COUNTER.size) // (_COUNTER.size + 1) + 1)
         self._map[self._states + index] = _RUNS
 
-    def has_idle_cpus(self) -> bool:
-        """Tell whether there are more CPUs than layers that are worked on."""
+    def has_idle_cpus(self, busy: int = 1) -> bool:
+        """Tell whether there are more CPUs than layers that are worked on, if each of these keeps *busy* of them so."""
+        count = 1 if self._map is None else self._map[self._states :].count(_RUNS)
+        return count * busy < self._cpus
+
+    def share(self, total: int) -> int:
+        """Return how many of *total* things that are for all layers are for each that is worked on; at least one.
+
+        Raises:
+            CancelledError: the import is to stop.
+        """
         if self._map is None:
-            return self._cpus > 1
-        return self._map[self._states :].count(_RUNS) < self._cpus
+            return max(1, total // self._cpus)
+        self._check()
+        states = self._map[self._states :]
+        each, left = divmod(total, states.count(_RUNS))
+        return max(1, each + (states[: self._index].count(_RUNS) < left))
 
     def advance(self, size: int) -> None:
         """Add *size* bytes.
@@ -155,10 +167,14 @@ class Pen:
         """
         if self._map is None:
             return
-        if self._map[0]:
-            raise CancelledError("the import was stopped")
+        self._check()
         self._count += size
         _COUNTER.pack_into(self._map, self._offset, self._count)
+
+    def _check(self) -> None:
+        assert self._map is not None
+        if self._map[0]:
+            raise CancelledError("the import was stopped")
 
     def close(self) -> None:
         """Let go of the board."""

@@ -19,9 +19,8 @@ from composefs.erofs.writer import write_image
 from composefs.errors import ComposefsError
 from composefs.oci import slots
 from composefs.oci.erofs import bootable_tree
-from composefs.oci.importer import find_image
 from composefs.oci.layer import store_layer
-from composefs.oci.layout import Image, OciLayout
+from composefs.oci.manifest import Image
 from composefs.oci.merge import Merger
 from composefs.oci.names import config_name, layer_name, manifest_name, name_image
 from composefs.oci.plain import plain_image
@@ -29,6 +28,7 @@ from composefs.oci.plan import Plan, plan_layers
 from composefs.oci.progress import Board
 from composefs.oci.read import stored_layer
 from composefs.oci.slots import ErofsImage, Slot
+from composefs.oci.sources.source import Source
 from composefs.oci.work import layer_job
 from composefs.repository import Repository
 from composefs.repository.directories import list_directory
@@ -45,10 +45,10 @@ _VERSIONS = (1, 2, 0)  # formats of EROFS images, the likeliest first
 
 
 class ImageSource:
-    """The image *reference*, of which *repository* is mended.
+    """The image that *source* has, of which *repository* is mended.
 
     Args:
-        reference: `oci:PATH[:TAG]`.
+        source: open; it stays so.
         repository: open, and writable.
         on_progress: called with `blobs`, how many were read, and how many are to be.
 
@@ -56,23 +56,23 @@ class ImageSource:
         NotFoundError, FormatError, IntegrityError: there is no such image, or its manifest or config is broken.
     """
 
-    def __init__(self, reference: str, repository: Repository, *, on_progress: Progress | None = None) -> None:
-        self._reference, self._repository, self._on_progress = reference, repository, on_progress
-        self._layout, self._image = find_image(reference)
+    def __init__(self, source: Source, repository: Repository, *, on_progress: Progress | None = None) -> None:
+        self._source, self._repository, self._on_progress = source, repository, on_progress
+        self._image = source.image()
 
     @property
     def name(self) -> str:
         """The reference."""
-        return self._reference
+        return self._source.name
 
     def mend(self, damage: Damage) -> Mapping[str, str]:
         """Make again what the image has of *damage*; a layer that is broken there, too, is passed over."""
-        mending = _Mending(self._repository, self._layout, self._image, damage)
+        mending = _Mending(self._repository, self._source, self._image, damage)
         mending.mend_documents()
         mending.mend_layers(self._on_progress)
         mending.mend_images()
         mending.make_names()
-        nothing = dict.fromkeys(damage.paths - mending.named, f"{self._reference} has nothing of it")
+        nothing = dict.fromkeys(damage.paths - mending.named, f"{self._source.name} has nothing of it")
         return nothing | mending.failed
 
 
@@ -99,8 +99,8 @@ class _Mending:
         named: paths of names that were made.
     """
 
-    def __init__(self, repository: Repository, layout: OciLayout, image: Image, damage: Damage) -> None:
-        self._repository, self._layout, self._image, self._damage = repository, layout, image, damage
+    def __init__(self, repository: Repository, source: Source, image: Image, damage: Damage) -> None:
+        self._repository, self._source, self._image, self._damage = repository, source, image, damage
         self.failed: dict[str, str] = {}
         self.named: set[str] = set()
         self._config, self._manifest = config_name(image.manifest.config.digest), manifest_name(image.descriptor.digest)
@@ -220,7 +220,7 @@ class _Mending:
         """Make a layer again, and with it all objects of it that are distrusted."""
         plan = known.plan
         size_max = max(known.size, limits.archive_size(plan.size))  # it may have been let in before
-        job = layer_job(self._repository, self._layout, plan, board, number)
+        job = layer_job(self._repository, plan, self._source.blob(self._image, plan.index), board, number)
         stream = store_layer(self._repository, replace(job, archive_size_max=size_max, has_name=True)).stream
         if known.link is None or (known.link in self._damage.objects and known.link != stream.raw):
             self._new[layer_name(plan.diff_id)] = stream

@@ -51,6 +51,11 @@ class Ahead(Generic[_T]):
             yield item
             self._room.put(_Token.ROOM)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether no item is ready for who goes through them."""
+        return self._ready.empty()
+
     def close(self) -> None:
         """End the thread, which finishes the item it is about, and the items."""
         self._is_closed = True

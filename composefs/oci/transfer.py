@@ -19,13 +19,13 @@ from composefs.oci.index import Indexer, KeptIndex
 from composefs.oci.layer import LayerResult, durable_objects
 from composefs.oci.names import layer_name
 from composefs.oci.progress import Pen
+from composefs.oci.segments import PartsWriter
 from composefs.oci.stats import Stats
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.repository.objects import Stored
 from composefs.repository.streams import OpenStream
 from composefs.splitstream import ContentType, External, SplitstreamWriter
-from composefs.tar import Content, TarSplitter
 
 _PIECE = 1 << 20  # bytes read at a time; also the largest object that is copied in memory
 
@@ -112,28 +112,14 @@ class _Copier:
 
     def _archive(self, stream: OpenStream, writer: SplitstreamWriter, kept: KeptIndex) -> None:
         """Copy an archive as it is split, and see that it is split right: the diff_id does not tell."""
-        label = self._job.label
-        indexer = Indexer(kept.add)
-        splitter = TarSplitter(label, indexer.add)
+        parts = PartsWriter(writer, self._job.label, self._stats, Indexer(kept.add))
         for chunk in stream.reader.chunks():
             if isinstance(chunk, External):
-                stored, size = self._object(chunk.digest)
-                entry = splitter.skip_contents()
-                if entry.size != size:
-                    what = f"object of {size} bytes, where {entry.size} are wanted"
-                    raise FormatError(label, entry.offset, what, entry.name)
-                digest = self._stats.count(stored, size)
-                writer.external(digest, size)
-                indexer.add(entry, digest)
+                parts.contents(*self._object(chunk.digest))
             else:
                 self._read(chunk.data)
-                writer.inline(chunk.data)
-                for event in splitter.feed(chunk.data):
-                    if isinstance(event, Content):
-                        entry = event.entry
-                        raise FormatError(label, entry.offset, f"{entry.size} bytes that are no object", entry.name)
-        splitter.close()
-        indexer.flush()
+                parts.inline(chunk.data)
+        parts.finish()
 
     def _object(self, digest: Digest) -> tuple[Stored, int]:
         """Copy an object, and return its size, too."""

@@ -11,9 +11,9 @@ from composefs.digest import Digest
 from composefs.errors import IntegrityError
 from composefs.oci.index import Batch, KeptIndex, read_index
 from composefs.oci.layer import LayerJob, LayerResult, import_layer
-from composefs.oci.layout import OciLayout
 from composefs.oci.plan import Plan
 from composefs.oci.progress import Board, Pen
+from composefs.oci.sources.source import Blob
 from composefs.repository import Repository
 from composefs.splitstream import ContentType
 
@@ -48,14 +48,11 @@ def layer_label(diff_id: str) -> str:
     return f"layer {diff_id}"
 
 
-def layer_job(repository: Repository, layout: OciLayout, plan: Plan, board: Board, index: int) -> LayerJob:
-    """Return the job to import the layer *plan* of an image in *layout*; it has the place *index* on *board*."""
+def layer_job(repository: Repository, plan: Plan, blob: Blob, board: Board, index: int) -> LayerJob:
+    """Return the job to import the layer *plan*, which *blob* holds; it has the place *index* on *board*."""
     return LayerJob(
         repository=os.path.abspath(repository.path),
-        blob=os.path.abspath(layout.blob_path(plan.digest)),
-        digest=plan.digest,
-        size=plan.size,
-        compression=plan.compression,
+        blob=blob,
         diff_id=plan.diff_id,
         label=layer_label(plan.diff_id),
         board=board.path,

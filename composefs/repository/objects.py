@@ -25,10 +25,12 @@ from composefs.repository.durable import DurableObjects, forget_contents
 from composefs.repository.files import (
     WHOLE_MAX,
     Checkpoint,
+    Look,
     Sharing,
     hash_file,
     is_zeros,
     no_checkpoint,
+    no_look,
     read_file,
     read_pieces,
 )
@@ -42,6 +44,7 @@ _NO_LINK = frozenset([errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errn
 _NO_SEAL = frozenset([errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.EIO])
 _NO_FILE = frozenset([errno.ELOOP, errno.ENXIO])  # why what is a link, or a socket, cannot be opened
 _SET_ID = stat.S_ISUID | stat.S_ISGID
+_WRITE_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever stands there, never wait for it
 
 Stored = tuple[bytes, bool]  # digest, and whether the object is new
@@ -190,6 +193,37 @@ class ObjectStore:
                     writer.write(piece)
             return writer.finish()
 
+    def take_file(self, fd: int, sharing: Sharing, look: Look, *, may_copy: bool = True) -> Stored:
+        """Store the object that the regular file *fd* is, as `ensure_file` does, but show *look* what is stored, once.
+
+        Args:
+            fd: open for reading.
+            sharing: what the object is to share with the file; a hard link is the last resort before a copy.
+            look: sees each piece, in order.
+            may_copy: whether a copy will do where nothing can be shared; it always does of what may not be linked.
+
+        Raises:
+            IntegrityError: somebody writes to the file.
+            OSError: nothing can be shared and a copy will not do; EXDEV if the file is on another file system.
+        """
+        if sharing is not Sharing.COPY and (stored := self._reflinked(fd, look=look)) is not None:
+            return stored
+        info = os.fstat(fd)
+        may_link = self._may_link(info)
+        if sharing is not Sharing.HARD_LINK or not may_link or not self._is_near(fd):
+            if may_link and not may_copy:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            return self._copied(fd, info.st_size, look)
+        digest = hash_file(fd, info.st_size, self._kernel_id, self._digest_size, no_checkpoint, look)
+        if (stored := self._linked(fd, digest, info)) is not None:
+            return stored
+        if not may_copy:
+            raise OSError(errno.EPERM, "can be linked to no object")
+        stored = self._copied(fd, info.st_size, no_look)
+        if stored[0] != digest:
+            raise IntegrityError(f"file descriptor {fd}", digest.hex(), f"{stored[0].hex()}: somebody writes to it")
+        return stored
+
     def share_file(self, fd: int) -> Stored:
         """Store the object of another repository that the regular file *fd* is, without a copy of its contents.
 
@@ -288,7 +322,19 @@ class ObjectStore:
         staging.forget_name()
         return open(staging.fd, "w+b")
 
-    def _reflinked(self, fd: int, checkpoint: Checkpoint = no_checkpoint) -> Stored | None:
+    def _copied(self, fd: int, size: int, look: Look) -> Stored:
+        """Store a copy of the file *fd*, of about *size* bytes; *look* sees each piece of it."""
+        if size <= WHOLE_MAX:
+            data = read_file(fd, size)
+            look(data)
+            return self.ensure(data)
+        with closing(self.writer()) as writer:
+            for piece in read_pieces(fd, no_checkpoint):
+                look(piece)
+                writer.write(piece)
+            return writer.finish()
+
+    def _reflinked(self, fd: int, checkpoint: Checkpoint = no_checkpoint, look: Look = no_look) -> Stored | None:
         """Store a copy of the file *fd* that shares its blocks; None: the file system cannot."""
         if not self._staging.may_share(fd):
             return None
@@ -297,7 +343,7 @@ class ObjectStore:
             if not staging.reflink(fd):
                 return None
             size = os.fstat(staging.fd).st_size
-            digest = hash_file(staging.fd, size, self._kernel_id, self._digest_size, checkpoint)
+            digest = hash_file(staging.fd, size, self._kernel_id, self._digest_size, checkpoint, look)
             return digest, self._settle(digest, size, staging)
         finally:
             staging.close()
@@ -320,6 +366,12 @@ class ObjectStore:
             return None
         finally:
             staging.close()
+
+    def _may_link(self, info: os.stat_result) -> bool:
+        """Tell whether a file may become an object itself, which is to be read by all, and changed and run by none."""
+        if info.st_mode & _SET_ID or not info.st_mode & stat.S_IROTH:
+            return False
+        return self.seals or not info.st_mode & _WRITE_FOR_OTHERS
 
     def _is_near(self, fd: int) -> bool:
         """Tell whether the file *fd* is on our file system; another one would not tell whether ours has fs-verity."""

@@ -124,7 +124,16 @@ class StagingArea:
 
     def named(self, fd: int) -> Staging:
         """Return the file behind *fd*, which has a name somewhere else and stays the caller's."""
-        return Staging(self, os.dup(fd), None, is_ours=False)
+        return Staging(self, self.opened_near(fd), None, is_ours=False)
+
+    def opened_near(self, fd: int) -> int:
+        """Return a new descriptor of the file behind *fd*: one that can be linked here, if that can be had."""
+        with contextlib.suppress(OSError):
+            near = _native.reopen_near(fd, self.directory(make=True))
+            if os.path.sameopenfile(near, fd):
+                return near
+            os.close(near)
+        return os.dup(fd)
 
     def store(self, data: Buffer, spans: bytes, digests: bytes) -> list[int]:
         """Store many objects that lie in *data*, as `_native.store_objects` does; all fail without `O_TMPFILE`."""
@@ -171,7 +180,7 @@ class Staging:
     def reflink(self, source: int) -> bool:
         """Share the blocks of the file *source*; return whether that could be done."""
         try:
-            _native.reflink(source, self.fd)
+            self._reflink(source)
         except OSError as error:
             if error.errno == errno.EINVAL:  # not this file
                 return False
@@ -180,6 +189,18 @@ class Staging:
             self._area.cannot_share(source)
             return False
         return True
+
+    def _reflink(self, source: int) -> None:
+        try:
+            _native.reflink(source, self.fd)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            near = self._area.opened_near(source)  # until Linux 5.18, both had to be in one mount
+            try:
+                _native.reflink(near, self.fd)
+            finally:
+                os.close(near)
 
     def publish(self, digest: bytes, *, replace: bool, sync: bool = False) -> bool:
         """Seal the file and link it as the object *digest*; return whether it was not there.

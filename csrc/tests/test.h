@@ -25,6 +25,7 @@ extern int (*fake_ioctl)(unsigned long request, void *arg);
 u8 *content(size_t size);
 
 void test_check(int dir_fd);
+void test_frames(void);
 void test_mounts(void);
 void test_objects(int dir_fd);
 void test_spans(void);

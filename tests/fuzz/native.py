@@ -1,6 +1,6 @@
 """The targets in C, of csrc/fuzz, built with the sanitizers: by clang with libFuzzer, or by gcc with a driver of ours.
 
-Their inputs are in `tests/corpus`, too, under `c-NAME`; the archives of `tar` serve both.
+Their inputs are in `tests/corpus`, too, under `c-NAME`; those of `tar` and `zstd` serve both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from generator.tar import Archive  # isort: skip
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "csrc/fuzz"
-_CORPORA = {"c-tar": "tar"}  # others have one of their own
+_CORPORA = {"c-tar": "tar", "c-zstd": "zstd"}  # others have one of their own
 NAMES = tuple(sorted(f"c-{path.stem.removeprefix('fuzz_')}" for path in SOURCES.glob("fuzz_*.c")))
 _LIMITS = ["-timeout=30", "-rss_limit_mb=1024"]
 _INPUTS = re.compile(r"stat::number_of_executed_units: +([0-9]+)")

@@ -18,6 +18,7 @@ from composefs.splitstream import ContentType
 from tests import damage, layouts
 from tests.damage import DAMAGES
 from tests.oci_checking import rewrite, store_layer, without
+from tests.sources import opened
 from tests.tools import require_tool
 from tests.unit.test_oci_fsck_names import NONE, SUBJECT, record_images, refer
 
@@ -237,7 +238,7 @@ def test_what_was_mended_is_whole_to_cfsctl(name, source, original, place, cfsct
         whence = (
             OtherRepository(other, repository)
             if source == "other"
-            else ImageSource(f"oci:{original.path.parent / 'layout'}", repository)
+            else ImageSource(opened(f"oci:{original.path.parent / 'layout'}"), repository)
         )
         assert repair(repository, check_repository(repository), whence).after.ok
 

@@ -9,7 +9,8 @@ import pytest
 
 import composefs
 from composefs import Algorithm
-from composefs.oci.layout import host_platform
+from composefs.oci.layout import open_layout
+from composefs.oci.platforms import host_platform
 from tests import commands, layouts
 from tests.layouts import Layout, files_layer, for_platform, image_layout, noise, tagged
 
@@ -271,7 +272,7 @@ def test_missing_blob(tmp_path, repository, kind):
     layout = Layout(tmp_path / "layout")
     manifest = layout.image([GOOD, layer])
     layout.write(manifest)
-    config = composefs.oci.layout.OciLayout(str(layout.path)).image(None, None).manifest.config.digest
+    config = open_layout(str(layout.path)).image().manifest.config.digest
     digest = {"layer": layer.digest, "manifest": manifest["digest"], "config": config}[kind]
     layout.blob_path(digest).unlink()
 
@@ -371,7 +372,7 @@ def test_forged_json(tmp_path, repository, kind):
     layout = Layout(tmp_path / "layout")
     manifest = layout.image([GOOD])
     layout.write(manifest)
-    config = composefs.oci.layout.OciLayout(str(layout.path)).image(None, None).manifest.config.digest
+    config = open_layout(str(layout.path)).image().manifest.config.digest
     path = layout.blob_path(manifest["digest"] if kind == "manifest" else config)
     digest = f"sha256:{path.name}"
     path.write_bytes(changed := flipped(path.read_bytes()))

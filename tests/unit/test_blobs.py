@@ -13,6 +13,7 @@ from composefs.errors import CancelledError, FormatError, IntegrityError, NotFou
 from composefs.oci import blobs
 from composefs.oci.blobs import BlobReader, ZlibDecoder, decompress
 from composefs.oci.manifest import Compression
+from composefs.oci.sources.source import Blob, FileRange
 from tests import layouts
 
 SMALL_READ = 256  # bytes; half of it holds the headers below whole, as READ_SIZE does those of real blobs
@@ -52,8 +53,14 @@ def opened(tmp_path, data, **forged):
     """Return a reader of a blob that is *data*."""
     path = tmp_path / "blob"
     path.write_bytes(data)
+    return reader(path, data, **forged)
+
+
+def reader(path, data=b"", *, advance=lambda _: None, is_hashed=True, **forged):
+    """Return a reader of the file *path*, which is to hold *data*."""
     described = {"digest": layouts.sha256(data), "size": len(data)} | forged
-    return BlobReader(str(path), source="layer", advance=lambda _: None, **described)
+    blob = Blob(FileRange(str(path)), compression=Compression.NONE, **described)
+    return BlobReader(blob, "layer", advance, is_hashed=is_hashed)
 
 
 def unpacked(tmp_path, data, compression=Compression.GZIP):
@@ -331,7 +338,7 @@ def test_growing_blob(tmp_path):
 def test_missing(tmp_path):
     """A blob that is not there is named with its file."""
     with pytest.raises(NotFoundError) as caught:
-        BlobReader(f"{tmp_path}/none", layouts.sha256(b""), 0, "layer", lambda _: None)
+        reader(f"{tmp_path}/none")
 
     assert str(caught.value) == f"layer is missing: no file {tmp_path}/none"
 
@@ -341,7 +348,7 @@ def test_fifo(tmp_path):
     os.mkfifo(tmp_path / "fifo")
 
     with pytest.raises(FormatError) as caught:
-        BlobReader(f"{tmp_path}/fifo", layouts.sha256(b""), 0, "layer", lambda _: None)
+        reader(f"{tmp_path}/fifo")
 
     assert str(caught.value) == f"layer, offset 0: {tmp_path}/fifo is no regular file"
 
@@ -357,7 +364,7 @@ def test_advance(tmp_path):
         if len(reported) == 3:
             raise CancelledError("stop")
 
-    with BlobReader(str(path), layouts.sha256(b"x" * 1000), 1000, "layer", advance) as blob:
+    with reader(path, b"x" * 1000, advance=advance) as blob:
         blob.read(400)
         blob.read(400)
         with pytest.raises(CancelledError):
@@ -402,7 +409,7 @@ def test_progress_of_what_is_read_again(tmp_path):
     data, counts = os.urandom(3 * blobs.READ_SIZE // 2), []
     path = tmp_path / "blob"
     path.write_bytes(data)
-    with BlobReader(str(path), layouts.sha256(data), len(data), "layer", counts.append, is_hashed=False) as blob:
+    with reader(path, data, advance=counts.append, is_hashed=False) as blob:
         blob.read(1000)
         blob.verify()
 

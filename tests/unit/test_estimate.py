@@ -8,9 +8,10 @@ import pytest
 from composefs.benchmark.entries import EntrySpeed
 from composefs.benchmark.estimate import Bound, Speeds, estimate, recommend
 from composefs.benchmark.storing import FileSpeed
-from composefs.benchmark.workload import ARCHIVE_SIZE, LayerSize, Workload, given_image, typical_image
-from composefs.oci.importer import find_image
+from composefs.benchmark.workload import LayerSize, Workload, given_image, typical_image
+from composefs.oci.layout import open_layout
 from composefs.oci.manifest import Compression
+from composefs.oci.sizes import ARCHIVE_SIZE
 from tests.layouts import image_layout, layer, noise, rooted, tar
 
 GB = 10**9
@@ -183,7 +184,8 @@ def test_given_image(tmp_path, compression):
     stored = layer(archive, compression)
     image_layout(tmp_path, [stored, stored])
 
-    found = given_image(*find_image(str(tmp_path)))
+    source = open_layout(str(tmp_path))
+    found = given_image(source, source.image())
 
     assert found.blob_size == len(stored.blob)
     assert found.archive_size == (round(3.5 * len(stored.blob)) if compression == "zstd" else len(archive))
@@ -194,7 +196,8 @@ def test_given_image_of_no_plain_size(tmp_path, blob):
     """A blob whose end tells no likely size has a usual one; what it is worth, the import says."""
     image_layout(tmp_path, [layer(tar({"usr/": b""}), "gzip", blob=blob)])
 
-    found = given_image(*find_image(str(tmp_path)))
+    source = open_layout(str(tmp_path))
+    found = given_image(source, source.image())
 
     assert found.archive_size == round(3.16 * len(blob))
 
@@ -205,4 +208,6 @@ def test_given_image_without_a_blob(tmp_path):
     layout = image_layout(tmp_path, [stored])
     layout.blob_path(stored.digest).unlink()
 
-    assert given_image(*find_image(str(tmp_path))).archive_size == round(3.16 * len(stored.blob))
+    source = open_layout(str(tmp_path))
+
+    assert given_image(source, source.image()).archive_size == round(3.16 * len(stored.blob))

@@ -356,3 +356,131 @@ def test_many_threads(store, path, tmp_path):
     assert sum(is_new for _, is_new in stored) == 50
     assert sorted(files(path)) == sorted(place(path, data) for data in contents)
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # the directory of objects
+
+
+def take(store, source, sharing, look=None, **options):
+    with open(source, "rb") as file:
+        return store.take_file(file.fileno(), sharing, look if look is not None else lambda _: None, **options)
+
+
+@pytest.mark.parametrize("sharing", Sharing)
+@pytest.mark.parametrize("size", SIZES)
+def test_take_every_way(store, path, tmp_path, size, sharing):
+    """What is stored is what was looked at, once and in order; it shares what it is told to."""
+    data = os.urandom(size)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    seen = []
+
+    assert take(store, source, sharing, seen.append) == (digest_of(data).raw, True)
+    assert b"".join(seen) == data
+    assert take(store, source, sharing) == (digest_of(data).raw, False)
+
+    assert files(path) == [place(path, data)]
+    is_same = place(path, data).stat().st_ino == source.stat().st_ino
+    assert is_same == (sharing is Sharing.HARD_LINK)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_linked"),
+    [(0o644, True), (0o755, True), (0o4755, False), (0o2755, False), (0o600, False), (0o640, False), (0o664, False)],
+)
+def test_what_is_taken_as_it_is(store, path, tmp_path, mode, is_linked):
+    """What runs as another user, or not all may read, or others may write to, is copied, even if none is allowed."""
+    source = tmp_path / "source"
+    source.write_bytes(b"program " * 100)
+    source.chmod(mode)
+
+    take(store, source, Sharing.HARD_LINK, may_copy=False)
+
+    stored = place(path, source.read_bytes()).stat()
+    assert (stored.st_ino == source.stat().st_ino) == is_linked
+    assert stored.st_mode & 0o7777 == (mode if is_linked else 0o644)
+
+
+def test_who_may_write_does_not_matter_behind_a_seal(store, path, tmp_path, monkeypatch):
+    """Where the kernel enforces digests, a file is linked though others may write to it: nobody can any more."""
+    monkeypatch.setattr(verity, "is_known", lambda fd: True)
+    monkeypatch.setattr(verity, "seal", lambda fd, *_: True)
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    source.chmod(0o666)
+
+    take(store, source, Sharing.HARD_LINK)
+
+    assert place(path, b"x" * 1000).stat().st_ino == source.stat().st_ino
+
+
+def test_take_without_copies(store, path, tmp_path, monkeypatch):
+    """Where nothing can be shared, a copy is made or an error, as was asked for; the contents are looked at once."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    real, inode = _native.link_fd, source.stat().st_ino
+
+    def refuse(fd, *arguments):
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        real(fd, *arguments)
+
+    monkeypatch.setattr(_native, "link_fd", refuse)
+    seen = []
+
+    with pytest.raises(PermissionError, match="can be linked to no object"):
+        take(store, source, Sharing.HARD_LINK, may_copy=False)
+    assert take(store, source, Sharing.HARD_LINK, seen.append) == (digest_of(b"x" * 1000).raw, True)
+    assert seen == [b"x" * 1000]
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        elsewhere = Path(directory, "source")
+        elsewhere.write_bytes(b"y" * 1000)
+        if elsewhere.stat().st_dev != path.stat().st_dev:
+            with pytest.raises(OSError, match=os.strerror(errno.EXDEV)):
+                take(store, elsewhere, Sharing.HARD_LINK, may_copy=False)
+            assert take(store, elsewhere, Sharing.HARD_LINK)[1]
+
+
+def test_take_what_is_being_written_to(store, path, tmp_path, monkeypatch):
+    """A file that is another one when it is copied than when it was looked at is no object."""
+    source = tmp_path / "source"
+    source.write_bytes(b"old" * 500)
+    monkeypatch.setattr(ObjectStore, "_linked", lambda *_: source.write_bytes(b"new" * 500) and None)
+
+    with pytest.raises(IntegrityError, match="somebody writes to it"):
+        take(store, source, Sharing.HARD_LINK)
+
+
+def test_link_from_another_mount(path, tmp_path):
+    """A file is linked though it is in another mount of the file system, as podman's are."""
+    require_root("mounting")
+    (tmp_path / "mounted").mkdir()
+    source = tmp_path / "mounted/source"
+    source.write_bytes(b"x" * 1000)
+    subprocess.run(["mount", "--bind", tmp_path / "mounted", tmp_path / "mounted"], check=True)
+    try:
+        with Repository.open(path) as repository:
+            assert take(repository.objects, source, Sharing.HARD_LINK, may_copy=False)[1]
+            assert place(path, b"x" * 1000).stat().st_ino == source.stat().st_ino
+    finally:
+        subprocess.run(["umount", tmp_path / "mounted"], check=True)
+
+
+def test_reflink_from_another_mount(store, path, tmp_path, monkeypatch):
+    """Where the kernel shares no blocks between mounts, the file is opened once more in ours."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    opened = []
+
+    def reflink(source_fd, target_fd):
+        if not opened:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        os.pwrite(target_fd, os.pread(source_fd, 5000, 0), 0)
+
+    def reopen(fd, dir_fd):
+        opened.append(os.dup(fd))
+        return opened[-1]
+
+    monkeypatch.setattr(_native, "reflink", reflink)
+    monkeypatch.setattr(_native, "reopen_near", reopen)
+
+    assert take(store, source, Sharing.REFLINK) == (digest_of(b"x" * 1000).raw, True)
+    assert len(opened) == 1

@@ -24,6 +24,7 @@ from tests import damage, layouts
 from tests.damage import DAMAGES, HIGH, LOW, SHARED
 from tests.layouts import files_layer, image_layout, noise
 from tests.oci_checking import rewrite, store_layer
+from tests.sources import opened
 
 # Of the damages: what nothing can be fetched for, since it is not missing but too much, or in the way.
 STRAYS = {"stray-object", "capital-object", "file-as-ref", "ref-to-object", "socket-as-ref", "ref-outside"}
@@ -51,12 +52,12 @@ def layout_of(place):
 @pytest.fixture
 def sources(original):
     """Make a source, by name, for a repository that is open."""
-    opened = Repository.open(original.path)
+    other = Repository.open(original.path)
     yield {
-        "other": lambda repository: OtherRepository(opened, repository),
-        "image": lambda repository: ImageSource(layout_of(original), repository),
+        "other": lambda repository: OtherRepository(other, repository),
+        "image": lambda repository: ImageSource(opened(layout_of(original)), repository),
     }
-    opened.close()
+    other.close()
 
 
 def mended(place, source, **options):
@@ -237,7 +238,9 @@ def test_progress(original, place):
 
     mended(
         place,
-        lambda repository: ImageSource(layout_of(original), repository, on_progress=lambda *came: told.append(came)),
+        lambda repository: ImageSource(
+            opened(layout_of(original)), repository, on_progress=lambda *came: told.append(came)
+        ),
     )
 
     assert told == [("blobs", 1, 1)]
@@ -315,7 +318,7 @@ def test_a_blob_that_is_broken_itself(original, place, tmp_path):
     DAMAGES["flipped"].do(place)
     DAMAGES["swapped"].do(place)
 
-    healing = mended(place, lambda repository: ImageSource(f"oci:{tmp_path / 'layout'}", repository))
+    healing = mended(place, lambda repository: ImageSource(opened(f"oci:{tmp_path / 'layout'}"), repository))
 
     assert healing.repair.mended == [place.object(LOW)]
     ((path, why),) = healing.repair.failed.items()
@@ -328,7 +331,7 @@ def test_another_image(place, tmp_path):
     DAMAGES["flipped"].do(place)
     names = sorted(path.name for path in (place.path / "streams").iterdir())
 
-    healing = mended(place, lambda repository: ImageSource(str(layout), repository))
+    healing = mended(place, lambda repository: ImageSource(opened(str(layout)), repository))
 
     assert healing.repair.failed == {place.object(HIGH): f"{layout} has nothing of it"}
     assert sorted(path.name for path in (place.path / "streams").iterdir()) == names
@@ -411,7 +414,7 @@ def test_images_of_every_kind(bootable, start):
     break_objects_of(path, start)
 
     with Repository.open(path) as repository:
-        healing = heal(repository, check_repository(repository), source=ImageSource(layout, repository))
+        healing = heal(repository, check_repository(repository), source=ImageSource(opened(layout), repository))
 
     assert healing.after.findings == []
     assert tree(path) == before
@@ -428,7 +431,7 @@ def test_an_artifact(place, tmp_path):
     (place.path / place.object(noise(1000, 8))).unlink()
     break_objects_of(place.path, f"streams/oci-layer-{layouts.sha256(noise(1000, 8))}")
 
-    healing = mended(place, lambda repository: ImageSource(str(layout), repository))
+    healing = mended(place, lambda repository: ImageSource(opened(str(layout)), repository))
 
     assert (healing.after.findings, healing.repair.failed) == ([], {})
     assert tree(place.path) == before
@@ -436,8 +439,8 @@ def test_an_artifact(place, tmp_path):
 
 def test_no_such_image(place):
     """A reference that leads nowhere is told as an import does."""
-    with Repository.open(place.path) as repository, pytest.raises(ComposefsError, match="no directory nowhere"):
-        ImageSource("oci:nowhere", repository)
+    with Repository.open(place.path), pytest.raises(ComposefsError, match="no directory nowhere"):
+        opened("oci:nowhere")
 
 
 def test_names_that_prove_nothing(place, original, tmp_path):
@@ -468,7 +471,9 @@ def test_a_repository_without_images(tmp_path):
         before = tree(tmp_path / "repository")
         break_objects_of(tmp_path / "repository", "streams/oci-*")
 
-        assert heal(repository, check_repository(repository), source=ImageSource(str(layout), repository)).after.ok
+        assert heal(
+            repository, check_repository(repository), source=ImageSource(opened(str(layout)), repository)
+        ).after.ok
     assert tree(tmp_path / "repository") == before
 
 

@@ -191,6 +191,28 @@ def test_reflink_shares_or_says_that_it_cannot(tmp_path, dir_fd):
         os.close(target)
 
 
+def test_reopen_near(tmp_path, dir_fd):
+    """The file is opened once more, for reading, in the mount of the directory; elsewhere it cannot be found."""
+    require_root("opening by handle")
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted/file").write_bytes(b"content")
+    subprocess.run(["mount", "--bind", tmp_path / "mounted", tmp_path / "mounted"], check=True)
+    try:
+        with open(tmp_path / "mounted/file", "rb") as file:
+            with pytest.raises(OSError, match=os.strerror(errno.EXDEV)):
+                _native.link_fd(file.fileno(), dir_fd, "linked")
+            with open(_native.reopen_near(file.fileno(), dir_fd), "rb") as near:
+                _native.link_fd(near.fileno(), dir_fd, "linked")
+                assert near.read() == b"content"
+                with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                    os.write(near.fileno(), b"x")
+        assert (tmp_path / "linked").samefile(tmp_path / "mounted/file")
+    finally:
+        subprocess.run(["umount", tmp_path / "mounted"], check=True)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        _native.reopen_near(-1, dir_fd)
+
+
 def test_syncfs(dir_fd):
     _native.syncfs(dir_fd)
 

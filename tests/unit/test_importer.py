@@ -18,6 +18,7 @@ from composefs import Algorithm, ComposefsError, FormatError, IntegrityError, No
 from composefs.oci import missing, progress
 from composefs.oci.layer import LayerJob, LayerResult, import_layer
 from composefs.oci.names import store_json
+from composefs.oci.sources.source import Blob, FileRange
 from composefs.oci.stats import Stats
 from composefs.splitstream import ContentType
 from tests import commands, layouts
@@ -650,7 +651,9 @@ def test_killed_import(running, tmp_path):
 
 def test_jobs_and_results_are_small():
     """What crosses process borders is a few paths, digests and counts."""
-    job = LayerJob("/repository", "/blob", layouts.sha256(b""), 1, None, layouts.sha256(b""), "layer", "/board", 0)
+    job = LayerJob(
+        "/repository", Blob(FileRange("/blob"), layouts.sha256(b""), 1, None), layouts.sha256(b""), "layer", "/board", 0
+    )
     digest = composefs.Digest(Algorithm.SHA512, bytes(64))
 
     for value in (job, LayerResult(digest, Stats(1, 2, 3, 4))):

@@ -4,6 +4,7 @@ import itertools
 import os
 import threading
 import tracemalloc
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,9 +15,10 @@ from composefs.oci import blobs
 from composefs.oci import layer as layer_module
 from composefs.oci import split as split_module
 from composefs.oci import storing as storing_module
-from composefs.oci.layer import LayerJob, import_layer
+from composefs.oci.layer import LayerJob, import_layer, store_layer
 from composefs.oci.manifest import Compression
 from composefs.oci.progress import Board
+from composefs.oci.sources.source import Blob, FileRange
 from composefs.oci.stats import Stats
 from composefs.repository import Repository
 from composefs.repository import objects as objects_module
@@ -40,12 +42,10 @@ def job(path, layer, compression=None, **changes):
     """Return the job of importing *layer* into the repository at *path*."""
     blob = path.parent / "blob"
     blob.write_bytes(layer.blob)
+    digest, size = changes.pop("digest", layer.digest), changes.pop("size", layer.size)
     described = {
         "repository": str(path),
-        "blob": str(blob),
-        "digest": layer.digest,
-        "size": layer.size,
-        "compression": compression,
+        "blob": Blob(FileRange(str(blob)), digest, size, compression),
         "diff_id": layer.diff_id,
         "label": "layer L",
         "board": "/nowhere",
@@ -239,8 +239,9 @@ def test_missing_blob(path):
     """A blob that is not there is named with its file."""
     layer = layouts.files_layer({})
 
+    blob = Blob(FileRange("/nowhere/blob"), layer.digest, layer.size, Compression.NONE)
     with pytest.raises(NotFoundError) as caught:
-        import_layer(job(path, layer, Compression.NONE, blob="/nowhere/blob"))
+        import_layer(job(path, layer, blob=blob))
 
     assert str(caught.value) == "layer L is missing: no file /nowhere/blob"
 
@@ -281,15 +282,15 @@ def test_cancelled_inside_a_small_blob(path, monkeypatch):
     archive = header * (1 << 15)
     layer = layouts.layer(archive, "gzip")
     board, slots = Board(1), []
-    original = layer_module.decompress
+    original = layer_module.inflate
 
-    def decompress(*arguments):
+    def inflate(*arguments):
         for slot in original(*arguments):
             slots.append(len(slot))
             board.cancel()
             yield slot
 
-    monkeypatch.setattr(layer_module, "decompress", decompress)
+    monkeypatch.setattr(layer_module, "inflate", inflate)
 
     with pytest.raises(CancelledError):
         import_layer(job(path, layer, Compression.GZIP, board=board.path))
@@ -330,7 +331,7 @@ def test_nothing_is_left_of_a_file_that_is_cut(path, monkeypatch):
 @pytest.fixture(params=["stages", "stages, sealed", "sealed"])
 def threads(request, monkeypatch):
     """Each stage has its thread from the start, or sealing has many; slots are small, and nothing stays behind."""
-    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: "stages" in request.param)
+    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda *_: "stages" in request.param)
     if "sealed" in request.param:  # as far as the importer can tell
         monkeypatch.setattr(objects_module.ObjectStore, "seals", True)
         monkeypatch.setattr(storing_module, "_COUNT", 2)
@@ -352,7 +353,7 @@ def test_threads(path, monkeypatch):
     """The result is that of a layer that is imported by one thread."""
     found = import_layer(job(path, THREADED, Compression.GZIP, wants_index=True))
     there = objects(path)
-    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda _: False)
+    monkeypatch.setattr(layer_module.Pen, "has_idle_cpus", lambda *_: False)
     monkeypatch.setattr(objects_module.ObjectStore, "seals", False)
     Repository.init(path.parent / "other", Algorithm.SHA256, require_verity=False)
     other = job(path, THREADED, Compression.GZIP, wants_index=True, repository=str(path.parent / "other"))
@@ -402,15 +403,15 @@ def test_failure_ahead_and_behind(path, monkeypatch, stage):
         monkeypatch.setattr("composefs.splitstream._CHUNKS_MAX", 1)
         monkeypatch.setattr("composefs.splitstream._Section.write", fail)
     else:
-        original = layer_module.decompress
+        original = layer_module.inflate
 
-        def decompress(*arguments):
+        def inflate(*arguments):
             for number, slot in enumerate(original(*arguments)):
                 if number == 20:
                     board.cancel()
                 yield slot
 
-        monkeypatch.setattr(layer_module, "decompress", decompress)
+        monkeypatch.setattr(layer_module, "inflate", inflate)
         wanted = CancelledError
 
     try:
@@ -420,3 +421,38 @@ def test_failure_ahead_and_behind(path, monkeypatch, stage):
         board.close()
 
     assert not (path / "streams").exists()
+
+
+@dataclass(frozen=True)
+class Doubtful(FileRange):
+    """A file that may be read elsewhere if it is wrong."""
+
+    elsewhere: FileRange | None = None
+
+    def again(self):
+        return self.elsewhere
+
+
+@pytest.mark.parametrize("in_repository", [False, True])
+def test_a_wrong_blob_is_read_once_more(path, in_repository):
+    """Elsewhere, if there is such a place; for whoever imports a layer, or mends one."""
+    layer = layouts.files_layer({"a": noise(100)}, "gzip")
+    right = job(path, layer, Compression.GZIP)
+    wrong = path.parent / "wrong"
+    wrong.write_bytes(bytes(len(layer.blob)))
+
+    def done(elsewhere):
+        place = Doubtful(str(wrong), 0, None, elsewhere)
+        doubtful = replace(right, blob=replace(right.blob, place=place))
+        if not in_repository:
+            return import_layer(doubtful)
+        with Repository.open(path) as repository:
+            return store_layer(repository, doubtful)
+
+    with pytest.raises(IntegrityError) as caught:
+        done(None)
+    assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(IntegrityError) as caught:
+        done(FileRange(str(wrong)))
+    assert "it was fetched twice" in caught.value.__notes__[0]
+    assert done(right.blob.place).stats.objects_new == 1

@@ -7,9 +7,9 @@ import pytest
 
 from composefs import limits
 from composefs.errors import FormatError, IntegrityError, NotFoundError, UsageError
-from composefs.oci import layout as layout_module
-from composefs.oci.layout import OciLayout, host_platform, parse_reference
+from composefs.oci.layout import OciLayout, open_layout
 from composefs.oci.manifest import Platform
+from composefs.oci.platforms import host_platform
 from tests import layouts
 from tests.layouts import Layout, files_layer, for_platform, image_layout, tagged
 
@@ -23,85 +23,19 @@ def some_layer(seed=0):
 
 def chosen(layout, tag=None, platform=None):
     """Return the digest of the manifest that is found."""
-    return OciLayout(str(layout.path)).image(tag, platform).descriptor.digest
-
-
-@pytest.mark.parametrize(
-    ("reference", "wanted"),
-    [
-        ("oci:/srv/os", ("/srv/os", None)),
-        ("oci:/srv/os:42", ("/srv/os", "42")),
-        ("oci:os", ("os", None)),
-        ("oci:os:latest", ("os", "latest")),
-        ("oci:./os:a_b.c-d", ("./os", "a_b.c-d")),
-        ("oci:a:b/c", ("a:b/c", None)),
-        ("oci:a:b/c:d", ("a:b/c", "d")),
-        ("oci:a:b:c", ("a:b", "c")),
-        ("./os", ("./os", None)),
-        ("/srv/os:42", ("/srv/os", "42")),
-        ("os:42", ("os", "42")),
-        ("/", ("/", None)),
-        (".", (".", None)),
-        ("oci:docker:x", ("docker", "x")),
-        ("oci://srv/os", ("//srv/os", None)),
-        ("oci:docker-archive:/x", ("docker-archive:/x", None)),
-    ],
-)
-def test_reference(reference, wanted):
-    """The tag is what follows the last colon, unless a slash does."""
-    assert parse_reference(reference) == wanted
-
-
-@pytest.mark.parametrize("reference", ["oci:", "", "oci::tag", ":tag"])
-def test_reference_without_directory(reference):
-    """A reference must name a directory."""
-    with pytest.raises(UsageError) as caught:
-        parse_reference(reference)
-
-    assert str(caught.value) == f"{reference!r} names no directory; wanted oci:PATH[:TAG]"
-
-
-@pytest.mark.parametrize("reference", ["oci:/srv/os:", "os:"])
-def test_reference_with_empty_tag(reference):
-    """A colon must be followed by a tag."""
-    with pytest.raises(UsageError) as caught:
-        parse_reference(reference)
-
-    assert str(caught.value) == f"{reference!r} has an empty tag; wanted oci:PATH[:TAG]"
-
-
-@pytest.mark.parametrize(
-    ("reference", "transport"),
-    [
-        ("docker://registry.example/a/b:c", "docker"),
-        ("registry:registry.example/a", "registry"),
-        ("oci-archive:/srv/os.tar", "oci-archive"),
-        ("docker-archive:/srv/os.tar:a:b", "docker-archive"),
-        ("containers-storage:localhost/x", "containers-storage"),
-        ("docker-daemon:x:y", "docker-daemon"),
-        ("dir:/srv/os", "dir"),
-        ("https://registry.example/a", "https"),
-    ],
-)
-def test_other_transports(reference, transport):
-    """Another transport is refused, with the command that brings the image here."""
-    with pytest.raises(UsageError) as caught:
-        parse_reference(reference)
-
-    wanted = f"{transport}: is not supported yet; copy the image first: skopeo copy {reference} oci:DIR:TAG"
-    assert str(caught.value) == wanted
+    return open_layout(str(layout.path), tag).image(platform).descriptor.digest
 
 
 def test_missing_directory(tmp_path):
     """A layout that is not there is named."""
     with pytest.raises(NotFoundError, match=f"^no directory {tmp_path}/none$"):
-        OciLayout(f"{tmp_path}/none")
+        open_layout(f"{tmp_path}/none")
 
 
 def test_no_layout(tmp_path):
     """A directory without index.json is no layout; a file `oci-layout` is not asked for."""
     with pytest.raises(NotFoundError, match=f"^{tmp_path} is no OCI layout: it has no index.json$"):
-        OciLayout(str(tmp_path))
+        open_layout(str(tmp_path))
 
     layout = image_layout(tmp_path / "layout", [some_layer()])
     (layout.path / "oci-layout").unlink()
@@ -121,7 +55,7 @@ def test_image(tmp_path):
     layers = [some_layer(1), some_layer(2)]
     layout = image_layout(tmp_path / "layout", layers)
 
-    image = OciLayout(str(layout.path)).image(None, None)
+    image = open_layout(str(layout.path)).image()
 
     assert layouts.sha256(image.manifest_bytes) == image.descriptor.digest
     assert layouts.sha256(image.config_bytes) == image.manifest.config.digest
@@ -211,6 +145,13 @@ def test_platform_of_the_config(tmp_path):
         (["linux/arm/v6"], "linux/arm/v7", "linux/arm/v6"),
         (["linux/arm/v7"], "linux/arm/v6", None),
         (["linux/arm"], "linux/arm/v7", "linux/arm"),
+        (["linux/arm/v5", "linux/arm/v6"], "linux/arm/v7", "linux/arm/v6"),
+        (["linux/arm", "linux/arm/v7"], "linux/arm/v7", "linux/arm/v7"),
+        (["linux/arm", "linux/arm/v5"], "linux/arm/v6", "linux/arm/v5"),
+        (["linux/arm"], "linux/arm/v6", "linux/arm"),
+        (["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v4", "linux/amd64/v3"),
+        (["linux/amd64/v4", "linux/amd64/v3"], "linux/amd64/v2", "linux/amd64/v3"),
+        (["linux/arm64/odd"], "linux/arm64", "linux/arm64/odd"),
         (["linux/arm64"], "linux/arm64/v8", "linux/arm64"),
         (["linux/arm64/v8"], "linux/arm64", "linux/arm64/v8"),
         (["linux/arm64/v9", "linux/arm64/v8"], "linux/arm64", "linux/arm64/v8"),
@@ -236,6 +177,19 @@ def test_variants(tmp_path, there, wanted, found, order):
             chosen(layout, "os", Platform.parse(wanted))
     else:
         assert chosen(layout, "os", Platform.parse(wanted)) == images[found]["digest"]
+
+
+@pytest.mark.parametrize("tag", ["os", None])
+@pytest.mark.parametrize("order", [1, -1], ids=["as-listed", "reversed"])
+def test_compressions(tmp_path, tag, order):
+    """Of one image in two compressions, as podman pushes it, zstd is taken, whether a tag is given or not."""
+    layout = Layout(tmp_path / "layout")
+    gzip, zstd = (layout.image([files_layer({"a": b"b"}, name)], platform=str(AMD64)) for name in ("gzip", "zstd"))
+    zstd |= {"annotations": {"io.github.containers.compression.zstd": "true"}}
+    both = [for_platform(each, "linux/amd64") for each in (gzip, zstd)][::order]
+    layout.write(tagged(layout.nested_index(both), "os"))
+
+    assert chosen(layout, tag, AMD64) == zstd["digest"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +220,7 @@ def test_artifact(tmp_path):
     artifact = layout.artifact([blob])
     layout.write(artifact)
 
-    image = OciLayout(str(layout.path)).image(None, AMD64)
+    image = open_layout(str(layout.path)).image(AMD64)
 
     assert image.descriptor.digest == artifact["digest"]
     assert not image.manifest.is_container
@@ -284,17 +238,19 @@ def test_artifact_beside_an_image(tmp_path):
 
 
 def test_docker_types(tmp_path):
-    """Docker's manifest list, schema 2 manifest, config and layers are taken as OCI's."""
+    """Docker's manifest list, schema 2 manifest, config and layers are taken as OCI's; it is told what it was."""
     layout = Layout(tmp_path / "layout")
     layer = files_layer({"a": b"b"}, "gzip", media_type=layouts.DOCKER_TAR_GZIP)
     image = layout.image([layer], docker=True, platform="linux/arm64")
     index = layout.nested_index([for_platform(image, "linux/arm64/v8")], docker=True)
     layout.write(index)
 
-    found = OciLayout(str(layout.path)).image(None, Platform("linux", "arm64"))
+    found = open_layout(str(layout.path)).image(Platform("linux", "arm64"))
 
-    assert found.descriptor.digest == image["digest"]
+    assert found.source_digest == image["digest"]
+    assert found.descriptor.digest == layouts.sha256(found.manifest_bytes)
     assert found.manifest.is_container
+    assert [each.media_type for each in found.manifest.layers] == [layouts.TAR_GZIP]
 
 
 def test_nested_indexes(tmp_path):
@@ -340,8 +296,8 @@ def test_index_bomb(tmp_path, monkeypatch):
         nested = layout.nested_index([nested] * 10)
     layout.write(nested, nested)
     read = []
-    original = layout_module._read_json
-    monkeypatch.setattr(layout_module, "_read_json", lambda *arguments: read.append(0) or original(*arguments))
+    original = OciLayout._read
+    monkeypatch.setattr(OciLayout, "_read", lambda *arguments: read.append(0) or original(*arguments))
 
     assert chosen(layout) == image["digest"]
     assert len(read) < 50
@@ -363,7 +319,7 @@ def test_symlinked_blob(tmp_path):
 def test_no_regular_file(tmp_path, what, kind):
     """A fifo, a device or a directory in place of a file is refused, and never waited for."""
     layout = image_layout(tmp_path / "layout", [some_layer()])
-    image = OciLayout(str(layout.path)).image(None, None)
+    image = open_layout(str(layout.path)).image()
     digest = {"manifest": image.descriptor.digest, "config": image.manifest.config.digest}.get(what)
     path = layout.blob_path(digest) if digest else layout.path / "index.json"
     path.unlink()
@@ -392,7 +348,7 @@ def test_no_regular_file(tmp_path, what, kind):
 def test_forged_json(tmp_path, what):
     """A manifest or config that has not the digest or the size it should have is refused with both."""
     layout = image_layout(tmp_path / "layout", [some_layer()])
-    image = OciLayout(str(layout.path)).image(None, None)
+    image = open_layout(str(layout.path)).image()
     digest = image.descriptor.digest if what == "manifest" else image.manifest.config.digest
     path = layout.blob_path(digest)
     data = path.read_bytes()

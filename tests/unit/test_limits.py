@@ -23,7 +23,7 @@ from composefs.image import Image
 from composefs.json_text import parse_json
 from composefs.oci.diff_ids import StoredLayer, prove_layers
 from composefs.oci.index import read_index
-from composefs.oci.layout import OciLayout
+from composefs.oci.layout import OciLayout, open_layout
 from composefs.oci.manifest import Config, Manifest
 from composefs.oci.merge import merge_layers
 from composefs.oci.names import layer_name
@@ -332,16 +332,16 @@ def test_size_of_blobs_in_json(tmp_path, monkeypatch):
     """An index is not read beyond the limit, a manifest or config that claims more not at all."""
     layout = image_layout(tmp_path / "layout", [files_layer({"usr/a": b""})])
     index = layout.path / "index.json"
-    image = OciLayout(str(layout.path)).image(None, None)
+    image = open_layout(str(layout.path)).image()
     monkeypatch.setattr(limits, "JSON_SIZE", index.stat().st_size - 1)
-    refused(f"more than {index.stat().st_size - 1} bytes of JSON", OciLayout(str(layout.path)).image, None, None)
+    refused(f"more than {index.stat().st_size - 1} bytes of JSON", open_layout(str(layout.path)).image)
 
     size = max(index.stat().st_size, image.descriptor.size)
     monkeypatch.setattr(limits, "JSON_SIZE", size)
     value = json.loads(index.read_text())
     value["manifests"][0]["size"] = size + 1
     index.write_text(json.dumps(value))
-    error = refused(f"{size + 1} bytes of JSON, more than {size}", OciLayout(str(layout.path)).image, None, None)
+    error = refused(f"{size + 1} bytes of JSON, more than {size}", open_layout(str(layout.path)).image)
     assert error.source == f"manifest {image.descriptor.digest}"
 
 
@@ -349,7 +349,7 @@ def test_body_of_a_stored_config(tmp_path, repository, monkeypatch):
     """So it is in a repository, whose objects may be anything."""
     layout = image_layout(tmp_path / "layout", [files_layer({"usr/a": b""})])
     result = import_image(repository, str(layout), name="os", workers=1)
-    size = len(OciLayout(str(layout.path)).image(None, None).config_bytes)
+    size = len(open_layout(str(layout.path)).image().config_bytes)
     with repository.streams.open(f"oci-config-{result.config}") as stream:
         monkeypatch.setattr(limits, "JSON_SIZE", size)
         assert len(stream.read_body()) == size
@@ -382,22 +382,22 @@ def test_blobs_are_read_once(tmp_path, monkeypatch, what):
     layout = Layout(tmp_path / "layout")
     manifest = layout.image([files_layer({"usr/a": b""})])
     if what == "config":
-        image = OciLayout(str(layout.write(manifest).path)).image(None, None)
+        image = open_layout(str(layout.write(manifest).path)).image()
         value = json.loads(image.manifest_bytes)
         manifests = [layout.json(value | {"annotations": {"n": str(n)}}, layouts.MANIFEST) for n in range(50)]
     else:
         manifests = [manifest] * 50
     layout.write(*manifests)
     read = []
-    read_blob = OciLayout._read_blob
-    monkeypatch.setattr(OciLayout, "_read_blob", lambda *args: read.append(args[2]) or read_blob(*args))
+    read_blob = OciLayout._read
+    monkeypatch.setattr(OciLayout, "_read", lambda *args: read.append(args[2]) or read_blob(*args))
 
-    candidates = OciLayout(str(layout.path))
+    candidates = open_layout(str(layout.path))
     if what == "config":
         with pytest.raises(Exception, match="holds 50 images"):
-            candidates.image(None, None)
+            candidates.image()
     else:
-        candidates.image(None, None)
+        candidates.image()
 
     assert read.count(what) <= 2  # one for the choice, one for the image
 

@@ -24,6 +24,7 @@ from composefs.oci.blobs import BlobReader, decompress
 from composefs.oci.index import read_index
 from composefs.oci.manifest import Compression, parse_index
 from composefs.oci.merge import merge_layers
+from composefs.oci.sources.source import Blob, FileRange
 from composefs.splitstream import ContentType, SplitstreamReader, SplitstreamWriter
 from composefs.tar import TarSplitter
 from tests import layouts
@@ -100,7 +101,9 @@ def bomb(tmp_path, compression):
     data = layouts.layer(bytes(size), compression).blob
     path = tmp_path / compression
     path.write_bytes(data)
-    return BlobReader(str(path), layouts.sha256(data), len(data), "layer x", lambda _: None), size
+    return BlobReader(
+        Blob(FileRange(str(path)), layouts.sha256(data), len(data), None), "layer x", lambda _: None
+    ), size
 
 
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])

@@ -11,11 +11,13 @@ import pytest
 import composefs
 from composefs import Algorithm, Digest, FormatError, NotFoundError, TreeError, UsageError
 from composefs.erofs.writer import write_image
-from composefs.oci import erofs, importer, index, missing, names, plan, progress, read, work
+from composefs.oci import erofs, index, missing, names, plan, progress, read, work
 from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import open_image
 from composefs.oci.names import store_json
 from composefs.oci.slots import Slot
+from composefs.oci.sources.access import Access
+from composefs.oci.sources.opening import open_source
 from composefs.oci.trees import tree_of_image
 from composefs.repository import refs
 from composefs.splitstream import ContentType
@@ -506,7 +508,7 @@ def test_no_such_format(repository, layout, version):
 def test_maker_by_itself(repository, layout):
     """What is recorded is found without an import."""
     result = imported(repository, layout, bootable=True)
-    _, image = importer.find_image(str(layout))
+    image = open_source(str(layout), Access()).image()
 
     maker = ErofsMaker(repository, image, ErofsRequest((1,), bootable=True))
     other = ErofsMaker(repository, image, ErofsRequest((1, 2)))

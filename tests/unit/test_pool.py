@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from composefs.oci import pool
 from composefs.oci.pool import _stops_held, default_workers, run_jobs
 from composefs.oci.progress import Board
 
@@ -26,6 +27,18 @@ class Job:
     may_end: threading.Event
     size = 1
     label = "layer"
+
+
+@dataclass
+class Seconds:
+    number: int
+    seconds: float
+    size: int = 1
+    label: str = "layer"
+
+
+def sleep(job):
+    time.sleep(job.seconds)
 
 
 def end(job):
@@ -95,3 +108,22 @@ def test_stops_are_held_whoever_takes_them(times):
     assert seen == ["all of it"]
     assert signal.getsignal(signal.SIGINT) is before
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_that_do_not_look(monkeypatch):
+    """What does not see that it is to stop is not waited for: some calls of codecs take a minute."""
+    monkeypatch.setattr(pool, "_PATIENCE", 0.5)
+    board = Board(2)
+    seconds = (Seconds(0, 600.0), Seconds(1, 0.0))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(sleep, seconds, board, workers=2, executor=None, on_progress=stop, on_result=stop)
+    finally:
+        board.close()
+
+    assert time.monotonic() - before < 60

@@ -91,6 +91,7 @@ def test_idle_cpus(board, monkeypatch):
     last.advance(1)
     last.close()
     assert first.has_idle_cpus()
+    assert not first.has_idle_cpus(2)
 
     others = [Pen(board.path, index) for index in (1, 2)]
     assert not first.has_idle_cpus()
@@ -104,3 +105,20 @@ def test_idle_cpus_without_a_board(monkeypatch, cpus, idle):
     monkeypatch.setattr("composefs.oci.progress.available_cpus", lambda: cpus)
 
     assert Pen("/nowhere/board", 0).has_idle_cpus() is idle
+
+
+def test_shares(board, monkeypatch):
+    """What is for all layers is divided among those that are worked on, and none goes without; once stopped, all do."""
+    monkeypatch.setattr("composefs.oci.progress.available_cpus", lambda: 2)
+    first = Pen(board.path, 0)
+    assert first.share(6) == 6
+    last = Pen(board.path, 2)
+    assert (first.share(6), last.share(1)) == (3, 1)
+    last.close()
+    assert first.share(6) == 6
+    assert Pen("/nowhere/board", 0).share(6) == 3
+
+    board.cancel()
+    with pytest.raises(CancelledError):
+        first.share(6)
+    first.close()

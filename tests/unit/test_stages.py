@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -83,6 +84,24 @@ def test_ahead_of_itself():
     ahead.close()
 
     assert taken == list(range(50))
+
+
+def test_ahead_is_waited_for():
+    """It is while there is no thread, and whenever that has nothing ready."""
+    source = Source(50)
+    ahead = Ahead(source.items(), DEPTH, begins(1))
+    assert ahead.is_waited_for
+
+    items = iter(ahead)
+    next(items)
+    assert ahead.is_waited_for
+    next(items)
+    wait_for(source, 2 + DEPTH - 1)
+    while ahead.is_waited_for:  # until what was made is in the queue
+        time.sleep(0.001)
+    for _ in range(2):
+        next(items)
+    ahead.close()
 
 
 @BEGINS

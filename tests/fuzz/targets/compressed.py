@@ -13,7 +13,7 @@ from unittest.mock import patch
 import zstandard
 
 from composefs.errors import FormatError
-from composefs.oci import blobs
+from composefs.oci import blobs, inflation
 from composefs.oci.manifest import Compression
 from tests.fuzz.mutations import havoc
 from tests.fuzz.target import Target, chance_of
@@ -43,6 +43,7 @@ def check_gzip(data: bytes) -> bool:
     chance = chance_of(data)
     for size in (chance.randrange(1, 40), chance.randrange(1, len(data) + 2)):
         assert _inflated(data, Compression.GZIP, size) == (wanted, error), f"in pieces of {size} bytes"
+    assert _inflated_in_runs(data, Compression.GZIP) == (wanted, error), "by several threads"
     with (
         patch.object(blobs, "new_member_decoder", blobs.ZlibDecoder),
         patch.object(blobs, "decoder_errors", (zlib.error,)),
@@ -87,6 +88,7 @@ def check_zstd(data: bytes) -> bool:
             assert _CORRUPTED in (error, other), f"in pieces of {size} bytes: {other}, at once: {error}"
             return False
         assert got == wanted, f"in pieces of {size} bytes"
+    assert _inflated_in_runs(data, Compression.ZSTD) == (wanted, error), "by several threads"
     if wanted is None:
         return False
     if len(wanted) <= INFLATED_MAX:
@@ -99,9 +101,19 @@ def check_zstd(data: bytes) -> bool:
 
 def _inflated(data: bytes, compression: Compression, size: int) -> tuple[bytes | None, str]:
     """Return what comes out, or None and what is said."""
+    return _outcome(blobs.decompress(Blob(data, size), compression), data)
+
+
+def _inflated_in_runs(data: bytes, compression: Compression) -> tuple[bytes | None, str]:
+    """Return the same of what is cut, and inflated by threads."""
+    with patch.object(inflation, "RUN_SIZE", 30), patch.object(inflation, "available_cpus", lambda: 2):
+        return _outcome(inflation.inflate(Blob(data, len(data) + 1), compression, lambda: True), data)
+
+
+def _outcome(slots: Iterator[bytes], data: bytes) -> tuple[bytes | None, str]:
     found = bytearray()
     try:
-        for slot in blobs.decompress(Blob(data, size), compression):
+        for slot in slots:
             found += slot
             if len(found) > INFLATED_MAX:
                 break

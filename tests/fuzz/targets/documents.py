@@ -8,8 +8,8 @@ import re
 
 from composefs.digest import Algorithm
 from composefs.errors import FormatError, RepositoryError
-from composefs.oci.layout import Image
-from composefs.oci.manifest import Config, Descriptor, Manifest, parse_index
+from composefs.oci.manifest import Config, Descriptor, Image, Manifest, parse_index
+from composefs.oci.schema2 import SOURCE_DIGEST, to_oci
 from composefs.repository.meta import Meta
 from tests import layouts
 from tests.fuzz.mutations import json_value
@@ -42,6 +42,7 @@ def check_oci(data: bytes) -> bool:
         config = _config_for(manifest)
         image = _attempt(lambda: Image.parse(manifest.config, data, config))
         assert image is None or len(image.diff_ids) == len(manifest.layers)
+        _check_conversion(data, manifest)
     config = _attempt(lambda: Config.parse(data, "config"))
     if config is not None:
         taken = True
@@ -51,6 +52,19 @@ def check_oci(data: bytes) -> bool:
         taken = True
         _check_descriptor(descriptor)
     return taken
+
+
+def _check_conversion(data: bytes, manifest: Manifest) -> None:
+    """What becomes of a manifest with parts of Docker's is one of OCI's, of the same blobs."""
+    converted = to_oci(data, _DIGEST, "manifest")
+    if converted is not None:
+        ours = Manifest.parse(converted, "ours")
+        blobs, same = (
+            [(blob.digest, blob.size, blob.urls) for blob in (each.config, *each.layers)] for each in (manifest, ours)
+        )
+        assert blobs == same
+        assert to_oci(converted, _DIGEST, "ours") is None
+        assert json.loads(converted)["annotations"][SOURCE_DIGEST] == _DIGEST
 
 
 def _config_for(manifest: Manifest) -> bytes:

@@ -23,8 +23,8 @@ from composefs.digest import Algorithm
 from composefs.errors import ComposefsError, IntegrityError
 from composefs.oci.blobs import BlobReader, decompress
 from composefs.oci.index import Indexer, LayerIndex
-from composefs.oci.layout import Image, OciLayout
-from composefs.oci.manifest import Platform
+from composefs.oci.layout import OciLayout, open_layout
+from composefs.oci.manifest import Image, Platform
 from composefs.oci.merge import Merger
 from composefs.oci.plain import plain_image
 from composefs.oci.split import ArchiveSplitter
@@ -57,8 +57,8 @@ _MARK = re.compile(rb"([@#%])([a-z]+|[0-9]{1,3})")
 
 
 @functools.cache
-def _place() -> OciLayout:
-    """Return a layout with the layers, of which each input writes the rest anew."""
+def _place() -> str:
+    """Return the path of a layout with the layers, of which each input writes the rest anew."""
     path = fresh_directory()
     os.makedirs(f"{path}/blobs/sha256")
     for _, blob, _ in LAYERS.values():
@@ -66,15 +66,16 @@ def _place() -> OciLayout:
             file.write(blob)
     with open(f"{path}/index.json", "wb"):
         pass
-    return OciLayout(path)
+    return path
 
 
 def check(data: bytes) -> bool:
     """Choose an image, split its layers, merge them, make the images; digests and sizes are those that were claimed."""
-    layout = _place()
-    written = _write(layout, data.split(b"\n"))
+    place = _place()
+    written = _write(place, data.split(b"\n"))
+    layout = open_layout(place)
     try:
-        image = layout.image(None, _PLATFORM)
+        image = layout.image(_PLATFORM)
         assert hashlib.sha256(image.manifest_bytes).hexdigest() == image.descriptor.digest.removeprefix("sha256:")
         assert len(image.diff_ids) == len(image.manifest.layers)
         _import(layout, image)
@@ -87,19 +88,19 @@ def check(data: bytes) -> bool:
     return True
 
 
-def _write(layout: OciLayout, lines: list[bytes]) -> set[str]:
+def _write(place: str, lines: list[bytes]) -> set[str]:
     """Write the documents; return the files that were not there."""
     known = {name.encode(): _facts(blob, tar) for name, (tar, blob, _) in LAYERS.items()}
     written = set()
     for number, line in enumerate(lines):
         text = _MARK.sub(lambda mark: known.get(mark[2], {}).get(mark[1], mark[0]), line)
         known[b"%d" % number] = _facts(text, text)
-        path = f"{layout.path}/blobs/sha256/{hashlib.sha256(text).hexdigest()}"
+        path = f"{place}/blobs/sha256/{hashlib.sha256(text).hexdigest()}"
         if not os.path.exists(path):
             written.add(path)
             with open(path, "xb") as file:
                 file.write(text)
-    with open(f"{layout.path}/index.json", "wb") as file:
+    with open(f"{place}/index.json", "wb") as file:
         file.write(text)
     return written
 
@@ -111,8 +112,9 @@ def _facts(blob: bytes, archive: bytes) -> dict[bytes, bytes]:
 def _import(layout: OciLayout, image: Image) -> None:
     """Do what an import does, but for the repository."""
     merger = Merger()
-    for descriptor, diff_id in zip(image.manifest.layers, image.diff_ids, strict=True):
-        if not image.manifest.is_container or descriptor.compression is None:
+    for index, diff_id in enumerate(image.diff_ids):
+        blob_of_layer = layout.blob(image, index)
+        if not image.manifest.is_container or blob_of_layer.compression is None:
             return
         batches: list = []
         objects = Memory(Algorithm.SHA256)
@@ -122,9 +124,9 @@ def _import(layout: OciLayout, image: Image) -> None:
         splitter = ArchiveSplitter(
             repository, writer, "layer", Stats(), indexer=indexer, storing=Storing.in_turn(do_now)
         )
-        path, source = layout.blob_path(descriptor.digest), f"layer {diff_id}"
-        with BlobReader(path, descriptor.digest, descriptor.size, source, lambda size: None) as blob:
-            for slot in decompress(blob, descriptor.compression):
+        source = f"layer {diff_id}"
+        with BlobReader(blob_of_layer, source, lambda size: None) as blob:
+            for slot in decompress(blob, blob_of_layer.compression):
                 splitter.feed(slot)
             got = splitter.finish()
             blob.verify()
