@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 
 from composefs.cli.output import printable
-from composefs.errors import ComposefsError, IntegrityError, LimitError, UsageError
+from composefs.errors import ComposefsError, IntegrityError, LimitError, RoomError, UsageError
 from composefs.text import describe_failure
 
 TYPE_CHECKING = False  # as in __init__.py, which imports this early
@@ -111,6 +111,8 @@ def _remedy(error: ComposefsError) -> str | None:
         return "the image or the repository is damaged: fetch it again"
     if isinstance(error, LimitError) and error.raised_by is not None:
         return f"if you trust it, raise that by --{error.raised_by.replace('_', '-')}"
+    if isinstance(error, RoomError):
+        return "make room, such as by `composefs gc`, or try all the same with --force"
     return None
 
 
