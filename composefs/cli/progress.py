@@ -6,110 +6,121 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from composefs.oci.progress import (
     BuildingImage,
-    Event,
     ImportDone,
     ImportStarted,
     LayerDone,
+    LayerPlan,
     LayerPresent,
     LayerProgress,
-    Listener,
     Syncing,
 )
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_Event = TypeVar("_Event")
 _SHORT = 12  # hexadecimal digits of a digest in a bar
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 @contextmanager
-def listener(style: str) -> Iterator[Listener]:
-    """Yield the reader called *style*: auto, bar, plain, json or none."""
+def listener(
+    style: str, lines: Callable[[], Callable[[_Event], None]], bars: Callable[[Progress], Callable[[_Event], None]]
+) -> Iterator[Callable[[_Event], None]]:
+    """Yield the reader called *style*: auto, bar, plain, json or none; *lines* and *bars* make the first two."""
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "plain"
     match style:
         case "bar":
-            with _bars() as bars:
-                yield bars
+            with _progress() as progress:
+                yield bars(progress)
         case "plain":
-            yield _Lines()
+            yield lines()
         case "json":
             yield _json_line
         case _:
             yield lambda _: None
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
-def _json_line(event: Event) -> None:
+def _json_line(event: Any) -> None:
     name = _WORDS.sub("-", type(event).__name__).lower()
-    _say(json.dumps({"event": name} | dataclasses.asdict(event)))
+    say(json.dumps({"event": name} | dataclasses.asdict(event)))
 
 
-class _Lines:
+class Lines:
     """A line for each layer."""
 
-    def __init__(self) -> None:
-        self._done = self._count = 0
-
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: object) -> None:
+        """Print what there is to say of *event*."""
         match event:
             case ImportStarted():
-                self._count = len(event.layers)
-                missing = len({layer.diff_id for layer in event.layers if not layer.present})
-                _say(f"importing {event.reference}: {missing} of {self._count} layers, {_megabytes(event.total)}")
+                say(f"importing {event.reference}: {missing_layers(event.layers, event.total)}")
             case LayerPresent():
-                _say(f"already have layer {event.diff_id}")
+                say(f"already have layer {event.diff_id}")
             case LayerDone():
-                _say(
-                    f"imported layer {event.diff_id}: {event.objects_new} new objects, {event.objects_present} present"
-                )
+                say(f"imported layer {event.diff_id}: {event.objects_new} new objects, {event.objects_present} present")
             case BuildingImage():
-                _say(f"making the EROFS image, format V{event.version}{', for booting' if event.bootable else ''}")
+                say(f"making the EROFS image, format V{event.version}{', for booting' if event.bootable else ''}")
             case Syncing():
-                _say("flushing the file system")
-            case LayerProgress() | ImportDone():
-                pass
+                say("flushing the file system")
 
 
-class _Bars:
+class Bars:
     """A bar for the whole, and one for each layer being read."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._total: TaskID | None = None
+        self._total: TaskID | None = None  # the task that is the whole
         self._layers: dict[int, TaskID] = {}
         self._names: list[str] = []
         self._done: dict[int, int] = {}
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: object) -> None:
+        """Draw what *event* changes."""
         match event:
             case ImportStarted():
-                self._names = [layer.diff_id for layer in event.layers]
-                self._total = self._progress.add_task("total", total=event.total)
+                self.begin(event.layers, event.total)
             case LayerPresent():
                 self._progress.console.print(f"already have layer {event.diff_id}", highlight=False, soft_wrap=True)
             case LayerProgress():
                 self._advance(event)
             case LayerDone():
-                if (task := self._layers.pop(event.index, None)) is not None:
-                    self._progress.remove_task(task)
+                self.end_layer(event.index)
             case BuildingImage() | Syncing():
-                if self._total is not None:
-                    what = "flushing" if isinstance(event, Syncing) else "image"
-                    self._progress.update(self._total, description=what)
+                self.update(description="flushing" if isinstance(event, Syncing) else "image")
             case ImportDone():
-                if self._total is not None:
-                    self._progress.remove_task(self._total)
+                self.end()
+
+    def begin(self, layers: Sequence[LayerPlan], total: int) -> None:
+        """Show the bar for the whole: *total* bytes, of *layers*."""
+        self._names = [layer.diff_id for layer in layers]
+        self._total = self._progress.add_task("total", total=total)
+
+    def update(self, **changes: Any) -> None:
+        """Change the bar for the whole, if it is shown, as rich says."""
+        if self._total is not None:
+            self._progress.update(self._total, **changes)
+
+    def end_layer(self, index: int) -> None:
+        """Take the bar of layer *index* away."""
+        if (task := self._layers.pop(index, None)) is not None:
+            self._progress.remove_task(task)
+
+    def end(self) -> None:
+        """Take the bar for the whole away."""
+        if self._total is not None:
+            self._progress.remove_task(self._total)
 
     def _advance(self, event: LayerProgress) -> None:
         assert self._total is not None
@@ -122,7 +133,7 @@ class _Bars:
 
 
 @contextmanager
-def _bars() -> Iterator[Listener]:
+def _progress() -> Iterator[Progress]:
     from rich import console, progress  # takes 50 ms, and only bars need it
 
     with progress.Progress(
@@ -134,8 +145,15 @@ def _bars() -> Iterator[Listener]:
         console=console.Console(stderr=True),
         transient=True,
     ) as bars:
-        yield _Bars(bars)
+        yield bars
 
 
-def _megabytes(size: int) -> str:
+def missing_layers(layers: Sequence[LayerPlan], total: int) -> str:
+    """Return how many of *layers* are missing, which are *total* bytes."""
+    missing = len({layer.diff_id for layer in layers if not layer.present})
+    return f"{missing} of {len(layers)} layers, {megabytes(total)}"
+
+
+def megabytes(size: int) -> str:
+    """Return *size* bytes as text."""
     return f"{size / 1e6:,.1f} MB"

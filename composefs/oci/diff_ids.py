@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import threading
@@ -10,18 +9,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from composefs import _native
 from composefs.cpus import available_cpus
 from composefs.digest import Digest
 from composefs.errors import CancelledError, ComposefsError, FormatError, LimitError
+from composefs.oci.contents import unproved_contents
 from composefs.oci.index import read_index
 from composefs.oci.work import layer_label
 from composefs.repository import Repository
 from composefs.repository.fsck.damage import message_of
 from composefs.repository.objects import DIRECTORY
-from composefs.splitstream import Chunks, ContentType
-
-_SLOT = 1 << 20  # bytes of an archive at a time
+from composefs.splitstream import ContentType
 
 
 class StoredLayer(NamedTuple):
@@ -96,30 +93,17 @@ def _merged_sha256(repository: Repository, layer: StoredLayer, objects_fd: int, 
         NotFoundError, IntegrityError, FormatError: the stream is missing or broken.
         OSError: an object is missing, or cannot be read.
     """
-    sha256, size = hashlib.sha256(), 0
-    with repository.streams.open_object(layer.stream, layer_label(layer.digest)) as stream:
-        table, size_told = stream.reader.object_refs, stream.reader.size
-        merger = _native.ChunkMerger(table.data, table.digest_size, objects_fd)
-        try:
-            for piece in _merged(stream.reader.open_chunks(), merger):
-                if stopped.is_set():
-                    raise CancelledError("nobody wants to know any more")
-                size += len(piece)
-                stream.reader.check_size(size)
-                sha256.update(piece)
-        except OSError as error:
-            if error.errno == errno.ERANGE:
-                what = f"chunk refers to object {merger.object} of {len(table)}"
-                raise FormatError(layer_label(layer.digest), 0, what) from None
-            path = f"{repository.path}/{DIRECTORY}/{table[merger.object].object_path}"
-            raise OSError(error.errno, error.strerror, path) from None
-        finally:
-            merger.close()
-        if not merger.is_at_end:
-            raise FormatError(layer_label(layer.digest), 0, "chunks end inside a chunk")
+    sha256, size, label = hashlib.sha256(), 0, layer_label(layer.digest)
+    with repository.streams.open_object(layer.stream, label) as stream:
+        size_told = stream.reader.size
+        for piece in unproved_contents(stream, objects_fd, repository.path, label):
+            if stopped.is_set():
+                raise CancelledError("nobody wants to know any more")
+            size += len(piece)
+            sha256.update(piece)
     got = "sha256:" + sha256.hexdigest()
     if got == layer.digest and size != size_told:
-        raise FormatError(layer_label(layer.digest), 0, f"{size} bytes, where the stream says {size_told}")
+        raise FormatError(label, 0, f"{size} bytes, where the stream says {size_told}")
     return got
 
 
@@ -135,16 +119,3 @@ def _check_entries(repository: Repository, layer: StoredLayer, stopped: threadin
             for _ in read_index(stream.reader, label):
                 if stopped.is_set():
                     raise CancelledError("nobody wants to know any more")
-
-
-def _merged(chunks: Chunks, merger: _native.ChunkMerger) -> Iterator[memoryview]:
-    """Yield the merged content, in pieces that the next one overwrites."""
-    slot = bytearray(_SLOT)
-    view = memoryview(slot)
-    while True:
-        ahead = chunks.ahead()
-        used, size = merger.merge(ahead, slot)
-        chunks.skip(used, 0)
-        if not size and not ahead:
-            return
-        yield view[:size]

@@ -9,7 +9,7 @@ import pytest
 
 from composefs import Repository
 from composefs.errors import UsageError
-from composefs.oci import diff_ids
+from composefs.oci import contents
 from composefs.oci.fsck import OciFinding, OciKind
 from composefs.oci.importer import import_image
 from composefs.oci.names import config_name, layer_name, manifest_name, store_json
@@ -429,7 +429,7 @@ def test_an_interrupted_check_stops(place):
 @pytest.mark.parametrize("slot", [1, 7, 512, 5000])
 def test_layers_are_joined_in_pieces_of_any_size(place, monkeypatch, slot):
     """However chunks and objects are cut, the archive is the same."""
-    monkeypatch.setattr(diff_ids, "_SLOT", slot)
+    monkeypatch.setattr(contents, "SLOT_SIZE", slot)
 
     report = check(place)
 
