@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as in typing, whose import would take most of the time
 if TYPE_CHECKING:
     from composefs.digest import Algorithm, Digest
     from composefs.errors import (
+        AuthenticationError,
         BusyError,
         CancelledError,
         ComposefsError,
@@ -18,19 +19,25 @@ if TYPE_CHECKING:
         LimitError,
         MountError,
         NotFoundError,
+        PolicyError,
+        RegistryError,
         RepositoryError,
+        RoomError,
         TreeError,
         UsageError,
     )
+    from composefs.hostconfig import AccessOptions, HostConfig
     from composefs.image import Extraction, Image, extract
     from composefs.mount import mount_image
     from composefs.oci.importer import ImportResult, ImportStats, import_image
     from composefs.oci.manifest import Platform
+    from composefs.oci.sources.access import Access
     from composefs.repository import Repository
 
 _MODULES = {
     "composefs.digest": ("Algorithm", "Digest"),
     "composefs.errors": (
+        "AuthenticationError",
         "BusyError",
         "CancelledError",
         "ComposefsError",
@@ -39,26 +46,35 @@ _MODULES = {
         "LimitError",
         "MountError",
         "NotFoundError",
+        "PolicyError",
+        "RegistryError",
         "RepositoryError",
+        "RoomError",
         "TreeError",
         "UsageError",
     ),
+    "composefs.hostconfig": ("AccessOptions", "HostConfig"),
     "composefs.image": ("Extraction", "Image", "extract"),
     "composefs.mount": ("mount_image",),
     "composefs.oci.importer": ("ImportResult", "ImportStats", "import_image"),
     "composefs.oci.manifest": ("Platform",),
+    "composefs.oci.sources.access": ("Access",),
     "composefs.repository": ("Repository",),
 }
 _ORIGINS = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Access",
+    "AccessOptions",
     "Algorithm",
+    "AuthenticationError",
     "BusyError",
     "CancelledError",
     "ComposefsError",
     "Digest",
     "Extraction",
     "FormatError",
+    "HostConfig",
     "Image",
     "ImportResult",
     "ImportStats",
@@ -67,8 +83,11 @@ __all__ = [
     "MountError",
     "NotFoundError",
     "Platform",
+    "PolicyError",
+    "RegistryError",
     "Repository",
     "RepositoryError",
+    "RoomError",
     "TreeError",
     "UsageError",
     "extract",

@@ -101,21 +101,25 @@ def _workload(arguments: argparse.Namespace) -> Workload:
     from dataclasses import replace
 
     from composefs.benchmark import workload
-    from composefs.oci.importer import find_image
     from composefs.oci.manifest import Compression
+    from composefs.oci.sizes import ARCHIVE_SIZE
 
     chosen = [name for name in ("layers", "size", "compression") if getattr(arguments, name) is not None]
     if arguments.image is None:
         names = {"none": Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
         found = workload.typical_image(
             layers=arguments.layers or workload.LAYERS,
-            archive_size=arguments.size or workload.ARCHIVE_SIZE,
+            archive_size=arguments.size or ARCHIVE_SIZE,
             compression=names[arguments.compression or "gzip"],
         )
     elif chosen:
         raise UsageError(f"--{chosen[0]} is not for an --image, which has its own")
     else:
-        found = workload.given_image(*find_image(arguments.image))
+        from composefs.cli.access import host_access
+        from composefs.oci.sources.opening import open_source
+
+        with open_source(arguments.image, host_access()) as source:
+            found = workload.given_image(source, source.image())
     return replace(found, entries=arguments.entries or found.entries, objects=arguments.objects or found.objects)
 
 

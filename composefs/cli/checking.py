@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair-from",
         metavar="SOURCE",
-        help="fetch what is broken or missing from another repository, or from the image oci:PATH[:TAG]",
+        help="fetch what is broken or missing from another repository, or an image: oci:PATH[:TAG], docker://..., ...",
     )
     parser.add_argument(
         "--quarantine",
@@ -210,15 +210,20 @@ def _source(
     arguments: argparse.Namespace, repository: Repository, on_progress: Progress | None
 ) -> Iterator[Source | None]:
     """Yield where to get what *repository* lacks, if that is told."""
+    from composefs.reference import names_transport
+
     where = arguments.repair_from
     if where is None:
         yield None
     elif not where:
         raise UsageError("--repair-from needs a path or a reference")
-    elif where.startswith(_OCI):
+    elif names_transport(where):
+        from composefs.cli.access import host_access
         from composefs.oci.repair import ImageSource
+        from composefs.oci.sources.opening import open_source
 
-        yield ImageSource(where, repository, on_progress=on_progress)
+        with open_source(where, host_access()) as source:
+            yield ImageSource(source, repository, on_progress=on_progress)
     else:
         from composefs.repository.fsck.other import OtherRepository
 
@@ -228,17 +233,15 @@ def _source(
 
 def _open_other(where: str) -> Repository:
     """Open the repository *where*; who means an image is told how to call it."""
-    from composefs.oci.layout import parse_reference
     from composefs.repository import Repository
 
     try:
         return Repository.open(where, upgrade=False)
     except NotFoundError:
-        parse_reference(where)  # which refuses those of other transports
         if os.path.exists(os.path.join(where, "index.json")):
             what = f"{where} is no repository, but an OCI layout: its images are called {_OCI}{where}[:TAG]"
         else:
-            what = f"no repository at {where}; an image is called {_OCI}PATH[:TAG]"
+            what = f"no repository at {where}; images are called by their transport, such as {_OCI}PATH[:TAG]"
         raise NotFoundError(what) from None
 
 

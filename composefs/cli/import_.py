@@ -12,6 +12,7 @@ from composefs.digest import Algorithm
 from composefs.errors import RepositoryError
 
 if TYPE_CHECKING:
+    from composefs.oci.sources.source import Source
     from composefs.repository import Repository
 
 DESCRIPTION = """\
@@ -37,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     is_command = parser.prog != "composefs-import"
     parser.epilog = _OPTIONS.sub(r"composefs\1 import", EXAMPLES) if is_command else EXAMPLES
-    parser.add_argument("reference", metavar="REF", help="the image: oci:PATH[:TAG], or the path of an OCI layout")
+    parser.add_argument("reference", metavar="REF", help=importing.REFERENCE)
     parser.add_argument("--name", help="what to call it in the repository (default: REF)")
     parser.add_argument(
         "--algorithm",
@@ -51,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Import, and print what became of it."""
     from composefs.repository.refs import encode_tag
 
-    encode_tag(arguments.name if arguments.name is not None else arguments.reference)  # before anything is made
-    with _open_repository(arguments) as repository:
-        result = importing.run(arguments, repository)
+    if arguments.name is not None:
+        encode_tag(arguments.name)  # before anything is asked for
+    with importing.opened_source(arguments) as source, _open_repository(arguments, source) as repository:
+        result = importing.run(arguments, repository, source)
     if arguments.json:
         importing.print_json(result)
     elif not arguments.quiet:
@@ -66,18 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_repository(arguments: argparse.Namespace) -> Repository:
+def _open_repository(arguments: argparse.Namespace, source: Source) -> Repository:
     """Return the chosen repository, made if it is missing and the image is not."""
-    from composefs.oci.importer import find_image
+    from composefs.oci.importer import check_name
     from composefs.repository import Repository
 
+    check_name(arguments.name, source.name)  # before anything is made
     path = options.repository_path(arguments)
     wanted = options.wanted_algorithm(arguments)
     if not arguments.no_repo and not Repository.exists(path):
-        find_image(arguments.reference, importing.platform(arguments))
+        source.image(importing.platform(arguments))
         Repository.init(path, wanted or Algorithm.SHA512, require_verity=True if arguments.require_verity else None)
         repository = options.open_repository(arguments)
-        if not repository.verity and not arguments.quiet:
+        if not repository.verity and not arguments.quiet and arguments.progress != "json":
             print(f"{path}: made without fs-verity, which this file system does not offer", file=sys.stderr)
         return repository
     repository = options.open_repository(arguments)

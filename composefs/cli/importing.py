@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from composefs.cli import options
+from composefs.cli import access, options
 from composefs.cli.output import printable
-from composefs.errors import NotFoundError
+from composefs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from composefs.digest import Digest
     from composefs.oci.importer import ImportResult
     from composefs.oci.manifest import Platform
+    from composefs.oci.sources.source import Source
     from composefs.repository import Repository
+
+
+REFERENCE = "the image: docker://HOST/NAME[:TAG], oci:PATH[:TAG], a path, ...; see docs/sources.md"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +36,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="refuse layers that inflate to more, such as 64G (default: 16G or 256 times the blob, at most 1T)",
     )
+    parser.add_argument("--force", action="store_true", help="begin even if the disk has no room for all of it")
     parser.add_argument(
         "--platform", metavar="OS/ARCH[/VARIANT]", help="which image of several (default: this machine's)"
+    )
+    parser.add_argument(
+        "--local-fetch",
+        choices=("disabled", "auto", "zerocopy"),
+        default="disabled",
+        help="files of container storage: copied; shared if that can be done; or shared and nothing else "
+        "(default: disabled)",
     )
     parser.add_argument(
         "--progress",
@@ -43,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    access.add_options(parser)
 
 
 def platform(arguments: argparse.Namespace) -> Platform | None:
@@ -56,25 +69,40 @@ def platform(arguments: argparse.Namespace) -> Platform | None:
     return Platform.parse(arguments.platform) if arguments.platform is not None else None
 
 
-def run(arguments: argparse.Namespace, repository: Repository, expected_digest: Digest | None = None) -> ImportResult:
-    """Import the image, and show how that goes."""
-    from composefs.cli.progress import listener
+def opened_source(arguments: argparse.Namespace) -> Source:
+    """Return what the image comes from, open."""
+    from dataclasses import replace
+
+    from composefs.oci.sources.opening import open_source
+    from composefs.reference.parsing import STDIN, parse_reference
+
+    platform(arguments)  # wrong usage goes before what may be wrong with the image
+    reached = replace(access.access(arguments), local_fetch=arguments.local_fetch)
+    assert reached.host is not None
+    reference = access.full_reference(arguments.reference, reached.host)
+    if arguments.password_stdin and getattr(parse_reference(reference), "path", None) == STDIN:
+        raise UsageError("--password-stdin is for an image that does not come on standard input itself")
+    return open_source(reference, reached)
+
+
+def run(
+    arguments: argparse.Namespace, repository: Repository, source: Source, expected_digest: Digest | None = None
+) -> ImportResult:
+    """Import the image from *source*, and show how that goes."""
+    from composefs.cli.progress import Bars, Lines, listener
     from composefs.oci.importer import import_image
 
-    if arguments.quiet:  # otherwise warnings are printed, which is what logging does on its own
-        import logging
-
-        logging.basicConfig(level=logging.ERROR)
-    with listener("none" if arguments.quiet else arguments.progress) as progress:
+    with listener("none" if arguments.quiet else arguments.progress, Lines, Bars) as progress:
         return import_image(
             repository,
-            arguments.reference,
+            source,
             name=arguments.name,
             platform=platform(arguments),
             erofs_version=arguments.erofs_version,
             bootable=arguments.bootable,
             expected_digest=expected_digest,
             max_layer_size=arguments.max_layer_size,
+            force=arguments.force,
             workers=arguments.workers,
             progress=progress,
         )
@@ -112,6 +140,7 @@ def print_json(result: ImportResult) -> None:
 
     value = {
         "manifest": result.manifest,
+        "source_manifest": result.source_manifest,
         "config": result.config,
         "verity": result.verity.hex,
         "name": result.name,

@@ -22,7 +22,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("reference", metavar="REF", help="the image: oci:PATH[:TAG], or the path of an OCI layout")
+    parser.add_argument("reference", metavar="REF", help=importing.REFERENCE)
     parser.add_argument("name", metavar="NAME", nargs="?", help="what to call it in the repository (default: REF)")
     importing.add_options(parser)
     parser.add_argument(
@@ -30,21 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="HEX",
         help="with --bootable: find out which format and xattrs give the image this id, and make that one",
     )
-    parser.add_argument(
-        "--local-fetch",
-        choices=("disabled", "auto", "zerocopy"),
-        default="disabled",
-        help="how files of local container storage are taken over; other images do not mind (default: disabled)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Import, and print what became of it."""
     if arguments.expected_digest is not None and not arguments.bootable:
         raise UsageError("--expected-digest needs --bootable")
-    with options.open_repository(arguments) as repository:
+    with options.open_repository(arguments) as repository, importing.opened_source(arguments) as source:
         expected = parse_id(repository, arguments.expected_digest) if arguments.expected_digest is not None else None
-        result = importing.run(arguments, repository, expected)
+        result = importing.run(arguments, repository, source, expected)
     boot = result.boot_image
     if arguments.json:
         importing.print_json(result)

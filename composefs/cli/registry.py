@@ -26,7 +26,9 @@ class Command(NamedTuple):
 
 OCI_COMMANDS = (
     Command("pull", "oci_pull", "import an image, as cfsctl does"),
+    Command("plan", "oci_plan", "tell what an import would cost"),
     Command("images", "oci_images", "list the tagged images"),
+    Command("referrers", "oci_referrers", "list what refers to an image in a registry"),
     Command("inspect", "oci_inspect", "show manifest, config and images of a tag"),
     Command("tag", "oci_tag", "give a manifest a name"),
     Command("untag", "oci_untag", "take a name away"),
@@ -36,6 +38,7 @@ OCI_COMMANDS = (
     Command("compute-id", "oci_compute_id", "print the id of the image that the layers make"),
     Command("import-layer", "oci_import_layer", "import one layer from standard input"),
     Command("copy", "oci_copy", "copy an image from another repository"),
+    Command("export", "oci_export", "copy an image to a layout, an archive or a registry", ("push",)),
     Command("fsck", "oci_fsck", "check a repository and its OCI images"),
     Command("linked-erofs-images", "oci_linked_images", "list the images that belong to the same OCI image"),
 )

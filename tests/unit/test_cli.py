@@ -257,13 +257,23 @@ def test_usage_found_later(arguments, message, layout, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_other_transport(tmp_path, capsys):
-    """A reference that another tool would take is refused with what to do."""
-    status, _, err = call(capsys, "composefs-import", "docker://x/y:z", "--repo", tmp_path / "new")
+def test_two_readings(tmp_path, capsys):
+    """A reference that may mean two things is refused, with both, and nothing is made."""
+    status, _, err = call(capsys, "composefs-import", "x/y:z", "--repo", tmp_path / "new")
 
     assert status == 2
-    copy = "docker: is not supported yet; copy the image first: skopeo copy docker://x/y:z oci:DIR:TAG"
-    assert err == [f"composefs-import: {copy} (see composefs-import --help)"]
+    assert "write ./x/y:z for a file or directory, docker://docker.io/x/y:z for Docker Hub" in err[0]
+    assert not (tmp_path / "new").exists()
+
+
+def test_credentials_in_a_reference(tmp_path, capsys):
+    """They are refused, and not repeated, whatever else is wrong with it."""
+    reference = f"docker://me:secret@example.org/{'x' * 300}"
+
+    status, out, err = call(capsys, "composefs-import", reference, "--repo", tmp_path / "new")
+
+    assert (status, out, len(err)) == (2, "", 1)
+    assert "secret" not in err[0]
 
 
 def test_text(layout, repository, capsys):
@@ -293,7 +303,7 @@ def test_json(layout, repository, capsys):
     result = json.loads(out)
     assert status == 0
     assert " ".join(result) == (
-        "manifest config verity name image boot_image images layers "
+        "manifest source_manifest config verity name image boot_image images layers "
         "objects_new objects_present bytes_new bytes_inline seconds"
     )
     assert [" ".join(layer) for layer in result["layers"]] == ["digest diff_id stream status size"] * 2

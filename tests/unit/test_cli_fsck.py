@@ -411,9 +411,10 @@ def test_quarantine_waits(run, place):
     ("where", "status", "message"),
     [
         ("", 2, "--repair-from needs a path or a reference"),
-        ("nowhere", 1, "no repository at nowhere; an image is called oci:PATH[:TAG]"),
-        ("example.org/os:42", 1, "no repository at example.org/os:42; an image is called oci:PATH[:TAG]"),
-        ("docker://example.org/os:42", 2, "copy the image first: skopeo copy docker://example.org/os:42 oci:DIR:TAG"),
+        ("nowhere", 1, "no repository at nowhere; images are called by their transport"),
+        ("example.org/os:42", 1, "no repository at example.org/os:42; images are called by their transport"),
+        ("docker://Example.org/Os", 2, "lower case"),
+        ("dir:nowhere", 1, "no directory nowhere"),
         ("oci:nowhere", 1, "no directory nowhere"),
         ("SELF", 1, "is the repository that is to be mended"),
     ],

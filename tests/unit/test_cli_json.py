@@ -16,6 +16,7 @@ from composefs.repository.gc import collect_garbage
 from composefs.splitstream import ContentType
 from tests import damage, layouts
 from tests.layouts import files_layer, image_layout, noise
+from tests.registries import answers
 
 PAGE = Path(__file__).parents[2] / "docs/json.md"
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
@@ -42,7 +43,7 @@ SECTIONS = sections()
 
 def leaves(value, path=""):
     """Yield path and type of each value that holds no others."""
-    if isinstance(value, dict) and not path.endswith("xattrs"):
+    if isinstance(value, dict) and not path.endswith(("xattrs", "annotations")):
         for key, inner in value.items():
             yield from leaves(inner, f"{path}.{key}".lstrip("."))
     elif isinstance(value, list):
@@ -66,7 +67,7 @@ def check(documented, value):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, server):
     """A directory with layouts, and a repository that has images of every kind."""
     first = files_layer({"usr/lib/a": noise(100), "boot/": b"", "sysroot/": b"", "usr/small": b"x"})
     second = files_layer({"usr/b": noise(200), "usr/lib/a": noise(100, 2)}, "gzip")
@@ -87,8 +88,12 @@ def place(tmp_path):
     (root / "usr/link").symlink_to("file")
     for name in ("boot", "sysroot"):
         (root / name).mkdir()
+    digest = server.contents.put_layout(tmp_path / "layout", "os", "1")
+    signature = {"mediaType": layouts.MANIFEST, "digest": NONE, "size": 1, "artifactType": "application/x"}
+    server.contents.referrers = {digest: [signature, signature | {"artifactType": None}]}
     return {
         "DIR": tmp_path,
+        "REGISTRY": server.address,
         "MANIFEST": result.manifest,
         "LAYER": result.layers[0].diff_id,
         "IMAGE": result.image.hex,
@@ -100,12 +105,16 @@ COMMANDS = {
     "composefs oci pull": "oci pull oci:DIR/layout os --bootable --progress none --json",
     "composefs import": "import oci:DIR/layout --name os --bootable --progress none --json",
     "composefs-import": "oci:DIR/layout --name os --progress none --json",
+    "composefs oci plan": "oci plan oci:DIR/layout --json",
     "composefs oci images": "oci images --json",
+    "composefs oci referrers": "oci referrers docker://REGISTRY/os:1 --tls-verify=false --json",
     "composefs oci inspect": "oci inspect os",
     "composefs oci tag": "oci tag MANIFEST new --json",
     "composefs oci layer": "oci layer LAYER --json",
     "composefs oci compute-id": "oci compute-id os --json",
     "composefs oci import-layer": "oci import-layer ARCHIVE name --json",
+    "composefs oci export": "oci export os oci:DIR/exported --progress none --json",
+    "composefs oci push": "oci push os oci-archive:DIR/exported.tar --progress none --json",
     "composefs oci copy": "oci copy os --from DIR/repository --json",
     "composefs oci linked-erofs-images": "oci linked-erofs-images IMAGE",
     "composefs fsck": "fsck --json",
@@ -149,7 +158,7 @@ def test_every_command_is_documented():
     assert SECTIONS.keys() == COMMANDS.keys() | {"--progress json"}
     sources = Path(main.__code__.co_filename).parent.glob("*.py")
     with_option = {source.stem for source in sources if '"--json"' in source.read_text()}
-    shared = {"importing": 3, "diff": 1, "checking": 2, "gc": 3}
+    shared = {"importing": 3, "diff": 1, "checking": 2, "gc": 3, "oci_export": 2}
     count = sum(shared.get(name, 1) for name in with_option)
     assert count == len(COMMANDS.keys() - {"composefs oci inspect", "composefs oci linked-erofs-images"})
 
@@ -201,20 +210,25 @@ def test_keys_of_what_is_done_about_damage(original, tmp_path, capsys, command):
     check(documented, json.loads(capsys.readouterr().out))
 
 
-def test_progress(place, tmp_path, capsys):
+def test_progress(place, server, tmp_path, capsys):
     """Every event that is told is documented, and every documented one is told."""
     documented = {}
     for event, key, text, *_ in SECTIONS["--progress json"]:
         documented.setdefault(event, {})
         if key:
             documented[event][key] = text
+    options = ("--progress", "json")
     reference, target = f"oci:{place['DIR']}/layout", tmp_path / "target"
     seen = set()
+    server.always("GET .*/manifests/", answers.say(404, {"Warning": '299 - "to be closed"'}))
+    main(["--repo", str(target), "oci", "pull", f"docker://{server.address}/os:1", "--tls-verify=false", *options])
     main(["--repo", str(target), "oci", "pull", f"oci:{place['DIR']}/other", "first", "--quiet"])
     main(["--repo", str(target), "oci", "pull", reference, "new", "--progress", "json"])
+    main(["--repo", str(target), "oci", "export", "new", f"{reference}:again", "--progress", "json"])
+    main(["--repo", str(target), "oci", "export", "new", f"oci:{tmp_path / 'out'}", "--progress", "json"])
 
-    for line in capsys.readouterr().err.splitlines():
-        event = json.loads(line)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("composefs: ")]
+    for event in map(json.loads, lines):
         seen.add(event["event"])
         check({"event": "string"} | documented[event["event"]], event)
-    assert seen | {"layer-progress"} == documented.keys()
+    assert seen | {"layer-progress", "sending"} == documented.keys()

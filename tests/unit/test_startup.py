@@ -91,7 +91,8 @@ def test_help(function, option, tmp_path):
 
     result, events, modules = observe(tmp_path, code, option)
 
-    own = {"composefs.cli.import_", "composefs.cli.importing"} if function == "main_import" else set()
+    own = {f"composefs.cli.{module}" for module in ("access", "import_", "importing", "logs")}
+    own = own if function == "main_import" else set()
     assert result.stdout
     assert of_package(modules) - own == PARSER
     assert modules & SLOW == set()
@@ -156,6 +157,30 @@ def test_nothing_new(imported, tmp_path):
         of_package(modules) & {"composefs.erofs.writer", "composefs.tar", "composefs.transform", "composefs.tree"}
         == set()
     )
+
+
+def test_configuration_of_the_host(imported, tmp_path, monkeypatch):
+    """Of an image in a directory it is asked whether it may be taken, and nothing else: no network, no other file."""
+    home = tmp_path / "home"
+    for name in ("policy.json", "registries.conf", "auth.json", "registries.conf.d/a.conf"):
+        path = home / ".config/containers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"default": [{"type": "insecureAcceptAnything"}]}' if name == "policy.json" else "broken")
+    monkeypatch.setenv("HOME", str(home))
+    code = f"""\
+read = []
+sys.addaudithook(lambda event, arguments: read.append(arguments[0]) if event == "open" else None)
+from composefs.cli import main_import
+assert main_import(sys.argv[1:]) == 0
+print(*(path for path in read if str(path).startswith({str(home)!r})))
+"""
+    result, _, modules = observe(tmp_path, code, *imported)
+
+    assert result.stdout.splitlines()[-1].split() == [f"{home}/.config/containers/policy.json"]
+    unwanted = {"auth", "certs", "helpers", "network", "places", "proxies", "registries"}
+    assert of_package(modules) & {f"composefs.hostconfig.{module}" for module in unwanted} == set()
+    assert {module for module in of_package(modules) if module.startswith("composefs.registry")} == set()
+    assert modules & {"http.client", "logging", "select", "socket", "ssl", "tomllib", "urllib3"} == set()
 
 
 def test_something_new(imported, tmp_path):
