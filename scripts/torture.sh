@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# torture.sh BIN STOPS FAULTS CUTS ROUNDS INPUTS SEED: try to break the promises, each for so many times. All of it runs,
+# torture.sh BIN STOPS FAULTS CUTS ROUNDS PULLS INPUTS SEED: try to break the promises, each for so many times. All of it runs,
 # whatever fails; the figures are told again at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=$1 stops=$2 faults=$3 cuts=$4 rounds=$5 inputs=$6 seed=$7
+bin=$1 stops=$2 faults=$3 cuts=$4 rounds=$5 pulls=$6 inputs=$7 seed=$8
 
 cfsctl=$(scripts/cfsctl.sh)
 PATH=$(dirname "$cfsctl"):$PATH
@@ -28,6 +28,7 @@ else
 fi
 run "power cuts" tests.torture.powercuts --count "$cuts" --seed "$seed"
 run "races" tests.torture.races --rounds "$rounds" --seed "$seed"
+run "pulls that are interrupted" tests.torture.interruptions --count "$pulls" --seed "$seed"
 scripts/fuzz-tools.sh "$bin"
 run "inputs" tests.fuzz --count "$inputs" --seed "$seed"
 
