@@ -2,9 +2,9 @@
 
     python bench/document.py RESULTS [DOCS]
 
-RESULTS has macro.json, scaling.json, slow.json, kernels.json and kernel.json, or some of them.  The filled document and
-its plots are written to DOCS, by default RESULTS.  Only what stands between lines `<!-- NAME -->` and `<!-- end -->`
-changes; a block whose results are missing stays as it is.
+RESULTS has macro.json, scaling.json, slow.json, kernels.json, kernel.json and pull.json, or some of them.  The filled
+document and its plots are written to DOCS, by default RESULTS.  Only what stands between lines `<!-- NAME -->` and
+`<!-- end -->` changes; a block whose results are missing stays as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def blocks(results: Mapping[str, Result]) -> dict[str, list[str]]:
         "slow": _slow_blocks,
         "kernels": _hash_blocks,
         "kernel": _lab_blocks,
+        "pull": _pull_blocks,
     }
     return {name: list(lines) for file, result in results.items() for name, lines in makers[file](result)}
 
@@ -169,6 +170,17 @@ def _lab_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
     )
 
 
+def _pull_blocks(result: Result) -> Iterator[tuple[str, Lines]]:
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        *report.Table(**result["table"]).markdown(),
+        "",
+        f"Scale {result['scale']}, until all was written, medians of {result['runs']}, ratios of runs next to each",
+        f"other; {versions}; {result['date'][:10]}, commit {result['commit'][:12]}.",
+    ]
+    yield "pull", iter(lines)
+
+
 def fill(text: str, found: Mapping[str, Sequence[str]]) -> str:
     """Return *text* with new contents in the blocks of *found*."""
 
@@ -186,7 +198,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     source = Path(argv[0])
     docs = Path(argv[-1])
-    names = ("macro", "scaling", "slow", "kernels", "kernel")
+    names = ("macro", "scaling", "slow", "kernels", "kernel", "pull")
     files = {name: source / f"{name}.json" for name in names}
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     for name in files.keys() - results.keys():

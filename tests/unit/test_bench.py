@@ -7,6 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from composefs.oci.blobs import decompress
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
@@ -23,6 +25,16 @@ def load(monkeypatch):
 
 def make_usage(load, wall: float):
     return load("measure").Usage(wall, wall, 1.0, 1.0, 10, 5, 20)
+
+
+def test_forms_of_a_layer_hold_its_archive(load):
+    inflation, images = load("inflation"), load("images")
+    entries = [entry for plan in images.KINDS["one-gzip"].layers("small")[0] for entry in plan()][:300]
+    archive = b"".join(images.tar_parts(entries))
+
+    for form in inflation.FORMS:
+        blob = inflation.pack(archive, form)
+        assert b"".join(decompress(inflation.Bytes(blob), form.compression)) == archive, form.name
 
 
 def test_a_fit_finds_the_line_that_the_points_are_on(load):
@@ -112,7 +124,7 @@ def test_the_document_has_a_place_for_every_block(load):
     sweeps = set(load("scaling").sweeps("small"))
     tables = {f"sha{bits}-{what}" for bits in (256, 512) for what in ("speed", "cost", "rest")}
 
-    assert places == {"machine", "slow", "kernels", "lab", *tables, *sweeps}
+    assert places == {"machine", "slow", "kernels", "lab", "pull", *tables, *sweeps}
 
 
 def test_lab_figures(load):
@@ -154,3 +166,21 @@ def test_the_limit_stores_the_objects_of_a_layer(load, tmp_path, monkeypatch):
         assert limit.store_layer(layer, target, threads) == 4
         assert limit.store_layer(layer, target, threads) == 0
         assert sorted(path.read_bytes() for path in objects.glob("*/*")) == sorted(contents[:4])
+
+
+def test_table_of_pulls(load):
+    """Each tool is compared with ours, run by run; of an archive the layout is what it is compared with."""
+    pull = load("pull")
+    taken = {
+        "one-gzip": {"cfsctl": [make_usage(load, 3), make_usage(load, 8)], "composefs": [make_usage(load, 1)] * 2},
+        "archive": {"oci:": [make_usage(load, 2)] * 2, "archive": [make_usage(load, 1)] * 2},
+    }
+
+    rows = pull.table(taken).rows
+
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [
+        ("one-gzip", "cfsctl", "5.50", "5.50 (3.00-8.00)"),
+        ("one-gzip", "composefs", "1.00", "1.00 (1.00-1.00)"),
+        ("archive", "oci:", "2.00", "1.00 (1.00-1.00)"),
+        ("archive", "archive", "1.00", "0.50 (0.50-0.50)"),
+    ]
