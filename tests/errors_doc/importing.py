@@ -8,7 +8,7 @@ from unittest import mock
 
 from composefs import Repository, _native, limits
 from composefs.oci import pool
-from composefs.oci.layout import OciLayout
+from composefs.oci.layout import open_layout
 from composefs.repository.objects import ObjectStore
 from tests import layouts
 from tests.errors_doc.cases import case
@@ -47,7 +47,7 @@ def diff_id(scene: Scene) -> str:
 @case
 def manifest_changed(scene: Scene) -> str:
     layout = scene.layout()
-    manifest = OciLayout(str(layout.path)).image(None, None).descriptor.digest
+    manifest = open_layout(str(layout.path)).image().descriptor.digest
     corrupt(layout.blob_path(manifest))
     return scene.refuses(layout)
 
@@ -160,8 +160,8 @@ def no_such_platform(scene: Scene) -> str:
 
 
 @case
-def other_transport(scene: Scene) -> str:
-    return scene.refuses("docker://example.org/app:1")
+def two_readings(scene: Scene) -> str:
+    return scene.refuses("example/app:1")
 
 
 # That makes no file system

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests import damage
-from tests.errors_doc import checking, damages, importing, mounting, using  # noqa: F401  # they have the situations
+from tests.errors_doc import (  # noqa: F401  # they have the situations
+    asking,
+    checking,
+    configuring,
+    damages,
+    exporting,
+    importing,
+    mounting,
+    storing,
+    unpacking,
+    using,
+)
 from tests.errors_doc.cases import CASES
 from tests.errors_doc.scene import Scene
 
