@@ -10,6 +10,7 @@ STOPS ?= 1000
 FAULTS ?= every
 CUTS ?= 300
 ROUNDS ?= 20
+PULLS ?= 100
 INPUTS ?= 1000000
 SEED ?= $(shell date +%s)
 BIN := $(VENV)/bin
@@ -41,10 +42,10 @@ kernel: ## the tests that need fs-verity and mounts, on three Debian kernels und
 	@$(MAKE) --no-print-directory build
 	@$(BIN)/python -m tests.kernel.lab test
 
-torture: ## stops, faults, power cuts, races, hostile inputs (hours); STOPS=1000 FAULTS=every CUTS=300 ROUNDS=20 INPUTS=1000000
+torture: ## stops, faults, power cuts, races, pulls, hostile inputs (hours); STOPS=1000 FAULTS=every CUTS=300 ROUNDS=20 PULLS=100 INPUTS=1000000
 	@scripts/install-tools.sh
 	@$(MAKE) --no-print-directory build
-	@scripts/torture.sh "$(BIN)" "$(STOPS)" "$(FAULTS)" "$(CUTS)" "$(ROUNDS)" "$(INPUTS)" "$(SEED)"
+	@scripts/torture.sh "$(BIN)" "$(STOPS)" "$(FAULTS)" "$(CUTS)" "$(ROUNDS)" "$(PULLS)" "$(INPUTS)" "$(SEED)"
 
 fuzz: build ## hostile inputs for every parser, and random file systems; INPUTS=1000000 TREES=20000
 	@scripts/fuzz-tools.sh "$(BIN)"
@@ -65,6 +66,7 @@ bench: build ## compare with cfsctl, tables and plots; SCALE=full, medium or sma
 	$(BIN)/python bench/macro.py --scale $(SCALE) --runs 5 3 --out $(RESULTS)/macro.json
 	$(BIN)/python bench/scaling.py --scale $(SCALE) --out $(RESULTS)/scaling.json
 	$(BIN)/python bench/slow.py --scale $(if $(filter full,$(SCALE)),medium,small) --out $(RESULTS)/slow.json
+	$(BIN)/python bench/pull.py --scale $(SCALE) --out $(RESULTS)/pull.json
 	$(BIN)/python bench/kernel.py --out $(RESULTS)/kernel.json
 	$(BIN)/python bench/document.py $(RESULTS) $(DOCS)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# demo.sh BIN: make a sample image, import it twice, list it, and take a layer out again.
+# demo.sh BIN: make a sample image, import it twice, list it, take a layer out again, and all of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$(cd "$1" && pwd):$PATH
@@ -13,6 +13,7 @@ run() {
 }
 
 run python scripts/sample_image.py "$demo/image"
+run composefs --repo "$demo/repo" oci plan "oci:$demo/image:demo"
 run composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo
 run composefs-import "oci:$demo/image:demo" --repo "$demo/repo" --name demo
 run composefs --repo "$demo/repo" oci images
@@ -26,4 +27,6 @@ run composefs --repo "$demo/repo" extract demo "$demo/root"
 touch "$demo/root/usr"
 printf '\n$ composefs --repo %s diff demo dir:%s\n' "$demo/repo" "$demo/root"
 composefs --repo "$demo/repo" diff demo "dir:$demo/root" || [ $? = 1 ]
+run composefs --repo "$demo/repo" oci export demo "oci-archive:$demo/demo.tar:demo"
+run composefs-import "$demo/demo.tar:demo" --repo "$demo/copy" --name demo
 run composefs digest README.md

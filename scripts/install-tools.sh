@@ -19,6 +19,11 @@ fish                                fish
 strace                              strace
 fusermount3                         fuse3
 git                                 git
+docker-registry                     docker-registry
+nginx                               nginx-light
+htpasswd                            apache2-utils
+openssl                             openssl
+podman                              podman
 /usr/include/linux/fs.h             libc6-dev
 aarch64-linux-gnu-gcc               gcc-aarch64-linux-gnu
 /usr/aarch64-linux-gnu/lib/libc.a   libc6-dev-arm64-cross
