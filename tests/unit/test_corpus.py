@@ -11,6 +11,7 @@ SLICE = {
     "erofs": 60,
     "layers": 60,
     "layout": 60,
+    "storage": 60,
     "repository": 20,
     "tar": 200,
     "dumpfile": 200,
