@@ -1,4 +1,4 @@
-"""The calls of a puller; rows of distribution.md 1.1, 1.2 and 1.5."""
+"""The calls of a puller: resolving, manifests, blobs, referrers."""
 
 import hashlib
 import json

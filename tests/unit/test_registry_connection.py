@@ -402,7 +402,7 @@ def test_slow_headers(server, impatient):
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("size", [100, 1 << 16, 1 << 22])
 def test_slow_bodies(server, secure, believed, impatient, tls, size):
-    """Row "body stalls" of distribution.md 1.3: less than the least rate for the time, however it is read."""
+    """A body that stalls: less than the least rate for the time, however it is read."""
     running = secure if tls else server
     running.script("GET .*/blobs/", answers.slow(2000))
     began = time.monotonic()

@@ -49,7 +49,7 @@ def read(value, content_type=OCI_MANIFEST, said=None, wanted="tag"):
     ],
 )
 def test_media_types(value, content_type, expected):
-    """Row "Type" of distribution.md 1.1: Content-Type without parameters; guessed if it is empty or generic."""
+    """The media type: Content-Type without parameters; guessed if it is empty or generic."""
     assert read(value, content_type).media_type == expected
 
 

@@ -51,7 +51,7 @@ def test_repr_has_no_secret(secret):
     ],
 )
 def test_address(host, address):
-    """Docker Hub is at another host than its names say (distribution.md 1.6)."""
+    """Docker Hub is at another host than its names say."""
     assert Endpoint(host, "library/x").address == address
 
 

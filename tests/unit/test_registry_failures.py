@@ -44,7 +44,7 @@ def text_of(body: bytes, status: int = 404, **options: object) -> str:
     ],
 )
 def test_bodies(body, text, code):
-    """Bodies of distribution.md 1.3: JSON of the specification, other JSON, text, HTML, S3's XML, nothing."""
+    """JSON of the specification, other JSON, text, HTML, S3's XML, nothing."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     error = refusal(404, data, what="manifest x", host="registry.example")

@@ -34,7 +34,7 @@ NOW = 1_700_000_000
     ],
 )
 def test_retry_after(value, seconds):
-    """429 row of distribution.md 1.3: seconds, a date by the server's clock, nothing, 10^9."""
+    """Retry-After after 429: seconds, a date by the server's clock, nothing, 10^9."""
     assert retry_after(value, formatdate(NOW, usegmt=True)) == seconds
 
 

@@ -1,6 +1,6 @@
 """Requests are let in, led on without our credentials, and repeated where that helps.
 
-The tests name the rows of distribution.md, 1.2 to 1.4.
+The tests name what is to be done in each case.
 """
 
 import itertools

@@ -78,7 +78,7 @@ def test_which_challenge(challenges, credentials, expected):
 
 
 def test_get_with_a_password():
-    """Method 1 of distribution.md 1.4: GET, Basic, account, service, a scope each, and realm's own query."""
+    """A token: GET, Basic, account, service, a scope each, and realm's own query."""
     challenge = Challenge("bearer", {"realm": f"{REALM}?own=1&empty=", "service": "the registry"})
     tokens, endpoint = make(challenge, credentials=USER)
     server = Server()
@@ -347,7 +347,7 @@ PRIVATE = "in a private network"
     ],
 )
 def test_realms(realm, host, plain_http, refused):
-    """Row 5 of distribution.md 1.4: the realm decides where a password goes."""
+    """The realm decides where a password goes."""
     endpoint = Endpoint(host, "a/b", plain_http=plain_http, credentials=USER)
     tokens = Tokens()
     tokens.learn([Challenge("bearer", {"realm": realm})])
