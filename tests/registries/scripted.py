@@ -139,8 +139,8 @@ class ScriptedServer:
 
     def _begin(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # whoever joins those that are here joins the one that adds them, too
 
     def _accept(self) -> None:
         for number in itertools.count():
