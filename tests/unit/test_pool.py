@@ -1,5 +1,6 @@
 """Running jobs: what they leave in memory.  How a run ends early is tested with imports."""
 
+import gc
 import os
 import signal
 import threading
@@ -125,5 +126,7 @@ def test_workers_that_do_not_look(monkeypatch):
             run_jobs(sleep, seconds, board, workers=2, executor=None, on_progress=stop, on_result=stop)
     finally:
         board.close()
+    took = time.monotonic() - before
+    gc.collect()  # the pipes of a pool that was killed are in a circle
 
-    assert time.monotonic() - before < 60
+    assert took < 60
