@@ -139,6 +139,6 @@ class HostConfig:
     def network(self) -> Network:
         """All that is for images in registries."""
         from composefs.hostconfig.network import Network  # noqa: PLC0415  # most images lie in a directory or file
-        from composefs.hostconfig.places import Places  # noqa: PLC0415
+        from composefs.hostconfig.places import Places  # noqa: PLC0415  # likewise
 
         return Network(Places(self._uid, self._home, self._environ, self._root), self.options)

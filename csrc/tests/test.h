@@ -26,7 +26,7 @@ u8 *content(size_t size);
 
 void test_check(int dir_fd);
 void test_frames(void);
-void test_mounts(void);
+void test_mounts(int dir_fd);
 void test_objects(int dir_fd);
 void test_spans(void);
 void test_store_objects(int dir_fd);

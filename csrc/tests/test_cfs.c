@@ -384,15 +384,6 @@ static void test_store(int dir_fd)
 	CHECK(cfs_rename(dir_fd, "a", dir_fd, "b", 0) == 0);
 	CHECK(cfs_rename(dir_fd, "a", dir_fd, "b", 0) == -ENOENT);
 	CHECK(cfs_rename(dir_fd, "a", dir_fd, "b", 1) == -ENOENT);
-	next = cfs_reopen_near(fd, dir_fd);
-	if (next >= 0) {
-		CHECK((fcntl(next, F_GETFL) & O_ACCMODE) == O_RDONLY && fcntl(next, F_GETFD) == FD_CLOEXEC);
-		CHECK(pread(next, back, sizeof(back), 99900) == 100 && memcmp(back, data + 99900, 100) == 0);
-		close(next);
-	} else {	/* who is not root, and file systems that know no handles */
-		CHECK(next == -EPERM || next == -EOPNOTSUPP);
-	}
-	CHECK(cfs_reopen_near(-1, dir_fd) == -EBADF);
 	CHECK(unlinkat(dir_fd, "b", 0) == 0);
 	close(fd);
 
@@ -583,7 +574,7 @@ int main(int argc, char **argv)
 	}
 	test_spans();
 	test_frames();
-	test_mounts();
+	test_mounts(dir_fd);
 	test_objects(dir_fd);
 	test_sweep(dir_fd);
 	test_store_objects(dir_fd);

@@ -2,7 +2,9 @@
 #include "test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONFIG_SIZE	304	/* bytes of struct loop_config */
 
@@ -48,9 +50,29 @@ static void test_loop(void)
 		CHECK(config[i] == 0);
 }
 
-void test_mounts(void)
+/* A file is the same one in the mount of a directory, for reading, also where it has no name. */
+static void test_reopen_near(int dir_fd)
+{
+	char back[4];
+	int fd = cfs_store_file(dir_fd, "near", 4), near;
+
+	CHECK(fd >= 0);
+	near = cfs_reopen_near(fd, dir_fd);
+	if (near >= 0) {
+		CHECK((fcntl(near, F_GETFL) & O_ACCMODE) == O_RDONLY && fcntl(near, F_GETFD) == FD_CLOEXEC);
+		CHECK(pread(near, back, sizeof(back), 0) == 4 && memcmp(back, "near", 4) == 0);
+		close(near);
+	} else {	/* who is not root, and file systems that know no handles */
+		CHECK(near == -EPERM || near == -EOPNOTSUPP);
+	}
+	CHECK(cfs_reopen_near(-1, dir_fd) == -EBADF);
+	close(fd);
+}
+
+void test_mounts(int dir_fd)
 {
 	test_loop();
+	test_reopen_near(dir_fd);
 
 	/* ENODEV, or what those hear who may not mount; qemu knows none of the calls. */
 	CHECK(cfs_fsopen("no such file system") < 0);

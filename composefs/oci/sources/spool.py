@@ -273,12 +273,12 @@ def _decode(stream: Compressed, packing: Packing) -> Iterator[bytes]:
 
 
 def _decoders(packing: Packing) -> tuple[Callable[[], MemberDecoder], tuple[type[Exception], ...]]:
-    """Return how to make a decoder of xz or bzip2, and what it raises; not every Python has them."""
+    """Return how to make a decoder of xz or bzip2, and what it raises."""
     if packing is Packing.BZIP2:
-        import bz2  # noqa: PLC0415
+        import bz2  # noqa: PLC0415  # not every Python has it
 
         return bz2.BZ2Decompressor, (OSError,)
-    import lzma  # noqa: PLC0415
+    import lzma  # noqa: PLC0415  # likewise
 
     memory = limits.ZSTD_WINDOW_SIZE  # bytes; xz -9 takes half of it
     return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory), (lzma.LZMAError,)
