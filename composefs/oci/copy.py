@@ -18,7 +18,7 @@ from composefs.oci.erofs import ErofsMaker, ErofsRequest
 from composefs.oci.images import StoredImage, open_image
 from composefs.oci.index import LayerIndex
 from composefs.oci.layer import LayerResult
-from composefs.oci.manifest import Descriptor, Image
+from composefs.oci.manifest import MANIFEST_TYPE, Descriptor, Image
 from composefs.oci.merge import OrderedMerger
 from composefs.oci.names import config_name, find_layers, layer_name, name_image
 from composefs.oci.pool import run_jobs
@@ -35,7 +35,6 @@ from composefs.repository.refs import encode_tag
 from composefs.splitstream import ContentType
 
 _POOL_COST = 1 << 26  # bytes that are copied in the time that it takes to start processes, about 0.4 s
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ def _parse(stored: StoredImage) -> Image:
     That may not be the one it is stored as: skopeo converts Docker's manifests, and composefs-rs keeps the old digest.
     """
     data = stored.manifest_bytes
-    descriptor = Descriptor(_MANIFEST_TYPE, oci_digest(data), len(data))
+    descriptor = Descriptor(MANIFEST_TYPE, oci_digest(data), len(data))
     return Image.parse(descriptor, data, stored.config_bytes)
 
 

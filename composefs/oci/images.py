@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from composefs.digest import Digest
 from composefs.errors import ComposefsError, FormatError, IntegrityError, NotFoundError
-from composefs.oci.manifest import Descriptor, Image, Manifest, parse_object
+from composefs.oci.manifest import MANIFEST_TYPE, Descriptor, Image, Manifest, parse_object
 from composefs.oci.names import config_name, manifest_name
 from composefs.oci.slots import Slot, key_order
 from composefs.oci.tags import NamedBy, find, require_manifest
@@ -18,7 +18,6 @@ from composefs.repository.refs import OCI_REFERRERS, OCI_TAGS, decode_tag
 from composefs.splitstream import ContentType
 
 _MANIFEST_PREFIX, _CONFIG_PREFIX = manifest_name(""), config_name("")
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def open_image(repository: Repository, image: str) -> StoredImage:
     with repository.streams.open(config_name(found.config), ContentType.CONFIG) as stream:
         config_bytes, refs = stream.read_body(), stream.reader.named_refs
     check_sha256(f"config {found.config}", config_bytes, found.config)
-    parsed = Image.parse(Descriptor(_MANIFEST_TYPE, manifest, len(manifest_bytes)), manifest_bytes, config_bytes)
+    parsed = Image.parse(Descriptor(MANIFEST_TYPE, manifest, len(manifest_bytes)), manifest_bytes, config_bytes)
     for diff_id in parsed.diff_ids:
         if diff_id not in refs:
             raise FormatError(f"config {found.config}", 0, f"refers to no layer {diff_id}")

@@ -23,12 +23,12 @@ from typing import Any
 from composefs import limits
 from composefs.errors import FormatError
 from composefs.json_text import parse_json
+from composefs.oci.manifest import MANIFEST_TYPE
 
 SOURCE_DIGEST = "containers.composefs.source-digest"  # annotation: of the manifest that this one stands for
 
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _OCI_TYPES = {
-    "application/vnd.docker.distribution.manifest.v2+json": _MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json": MANIFEST_TYPE,
     "application/vnd.docker.container.image.v1+json": "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -68,7 +68,7 @@ def to_oci(data: bytes, digest: str, source: str) -> bytes | None:
     annotations = value.get("annotations")
     manifest = {
         "schemaVersion": 2,
-        "mediaType": _MANIFEST,
+        "mediaType": MANIFEST_TYPE,
         **{key: value[key] for key in _MANIFEST_KEPT if key in value},
         "config": config,
         "layers": converted,
